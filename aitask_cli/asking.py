@@ -1,0 +1,72 @@
+"""Asking: check, submit, see to a worker, attach."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from aitask_cli.attach import attach
+from aitask_cli.exit_codes import Exit
+from aitask_cli.session import Session, open_session, settings_for
+from aitask_cli.views.terminal import out, out_json, say
+from aitask_cli.views.words import short_id
+from shared.errors import UsageFault
+from shared.submission import Plan, Request, Submission, plan, submit
+
+
+@dataclass(frozen=True, slots=True)
+class Ask:
+    """A request, and what to do once it is submitted."""
+
+    request: Request
+    detach: bool
+    wait_s: float | None
+    raw: bool
+    as_json: bool
+    demo: bool
+
+
+def ask(wanted: Ask) -> Exit:
+    """Submit a request and, unless detached, stay until it is answered."""
+    # All that can be wrong with a request is found before any server is touched.
+    settings = settings_for(demo=wanted.demo)
+    checked = plan(wanted.request, settings)
+    if settings.local:
+        _refuse_what_nobody_can_call(checked)
+    for name in checked.twice:
+        say(f"{name} is named twice and asked once")
+    with open_session(demo=wanted.demo, say=say) as session:
+        submission = submit(session.db, session.streams, checked)
+        _tell(session, checked, submission)
+        if wanted.detach:
+            return _print_id(session, submission, as_json=wanted.as_json)
+        return attach(session, submission.batch_id, wait_s=wanted.wait_s, as_json=wanted.as_json, raw=wanted.raw)
+
+
+def _refuse_what_nobody_can_call(checked: Plan) -> None:
+    """On the local default the worker has these very settings: a missing key would be missed for ever."""
+    for model, family in checked.routed:
+        if family.missing:
+            raise UsageFault(f"{model} can't be asked: the family {family.name} has no key", remedy=family.missing)
+
+
+def _tell(session: Session, checked: Plan, submission: Submission) -> None:
+    if not submission.new:
+        say(f"the idempotency key is known: batch {short_id(submission.batch_id)}")
+    if not submission.hinted:
+        say("Redis is not available; the batch is accepted and goes by way of the database")
+    families = sorted({family.name for _, family in checked.routed})
+    missing = session.ensure_worker(families)
+    if missing:
+        say(f"no worker serves {', '.join(missing)}; start one: aitask worker {' '.join(missing)}")
+
+
+def _print_id(session: Session, submission: Submission, *, as_json: bool) -> Exit:
+    from aitask_cli.views import shape
+
+    if as_json:
+        from shared.store import read
+
+        out_json(shape.dumps(shape.batch(read.batch(session.db, submission.batch_id))))
+    else:
+        out(submission.batch_id)
+    return Exit.OK

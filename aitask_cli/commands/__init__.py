@@ -1,0 +1,1 @@
+"""One module per command; `aitask_cli.main.COMMANDS` names them."""

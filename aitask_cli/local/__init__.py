@@ -1,0 +1,1 @@
+"""The local default: PostgreSQL, Valkey and a background worker in the user's data directory."""

@@ -1,0 +1,100 @@
+"""Where the local default keeps things, all of it private to the user."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import stat
+from dataclasses import dataclass
+from pathlib import Path
+
+from shared.errors import Unavailable
+
+# sun_path holds 108 bytes on Linux and 104 on macOS, the final NUL included.
+MAX_SOCKET_PATH = 100
+LONGEST_SOCKET = ".s.PGSQL.5432.lock"
+
+
+def private_directory(path: Path) -> Path:
+    """Make a directory that only its owner can enter, its parents with the usual mode.
+
+    Raises:
+        Unavailable: it can't be made, or what is there is another's or open to others.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.mkdir(mode=0o700, exist_ok=True)
+        found = path.lstat()
+    except OSError as error:
+        raise Unavailable(
+            f"{path} can't be made: {error.strerror}", remedy="set AITASK_DATA_DIR to a directory of yours"
+        ) from None
+    if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.geteuid() or found.st_mode & 0o077:
+        raise Unavailable(f"{path} is not a private directory of yours", remedy=f"remove it, or chmod 700 {path}")
+    return path
+
+
+def short_hash(path: Path) -> str:
+    """A name for a path, the same in every process."""
+    return hashlib.sha256(os.fsencode(path)).hexdigest()[:12]
+
+
+@dataclass(frozen=True, slots=True)
+class LocalPaths:
+    """The places under one data directory."""
+
+    base: Path
+
+    @classmethod
+    def create(cls, base: Path) -> LocalPaths:
+        """Make what is missing. A data directory that exists keeps its mode: what is inside is private."""
+        paths = cls(base)
+        if not base.exists():
+            private_directory(base)
+        for path in (paths.state, paths.log, paths.valkey, paths.sockets):
+            private_directory(path)
+        return paths
+
+    @property
+    def state(self) -> Path:
+        return self.base / "state"
+
+    @property
+    def log(self) -> Path:
+        return self.base / "log"
+
+    @property
+    def valkey(self) -> Path:
+        return self.base / "valkey"
+
+    @property
+    def sockets(self) -> Path:
+        """The directory of the sockets: a short one when the data directory's own path is too long for them."""
+        return socket_directory(self.base / "run")
+
+    @property
+    def start_lock(self) -> Path:
+        return self.state / "start.lock"
+
+    @property
+    def use_lock(self) -> Path:
+        return self.state / "use.lock"
+
+    @property
+    def worker_lock(self) -> Path:
+        return self.state / "worker.lock"
+
+    @property
+    def worker_file(self) -> Path:
+        return self.state / "worker.json"
+
+    @property
+    def simulator_file(self) -> Path:
+        return self.state / "simulator.json"
+
+
+def socket_directory(wanted: Path) -> Path:
+    """Return the directory itself, or a short one in its stead when socket paths in it would be too long."""
+    if len(os.fsencode(wanted / LONGEST_SOCKET)) <= MAX_SOCKET_PATH:
+        return wanted
+    return Path("/tmp") / f"aitask-{os.geteuid()}-{short_hash(wanted)}"

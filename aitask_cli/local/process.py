@@ -1,0 +1,79 @@
+"""Starting a program that outlives the command: a session of its own, nothing inherited, its words in a log."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from shared.errors import Unavailable
+
+_POLL_S = 0.02
+
+
+def start_detached(
+    argv: Sequence[str],
+    *,
+    log: Path,
+    cwd: Path,
+    env: dict[str, str] | None = None,
+    account: tuple[int, int] | None = None,
+    pass_fds: Sequence[int] = (),
+) -> subprocess.Popen[bytes]:
+    """Start a program that no closing terminal, signal or pipe of ours can reach.
+
+    Args:
+        account: (uid, gid) to run as, when we are root.
+    """
+    with open(os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600), "ab") as out:
+        return subprocess.Popen(
+            list(argv),
+            stdin=subprocess.DEVNULL,
+            stdout=out,
+            stderr=out,
+            cwd=cwd,
+            env=env,
+            start_new_session=True,
+            pass_fds=pass_fds,
+            user=account[0] if account else None,
+            group=account[1] if account else None,
+            extra_groups=[] if account else None,
+        )
+
+
+def wait_until(condition: Callable[[], bool], *, timeout_s: float) -> bool:
+    """Wait for a condition of another process. Returns whether it came about in time."""
+    end = time.monotonic() + timeout_s
+    while not condition():
+        if time.monotonic() > end:
+            return False
+        time.sleep(_POLL_S)
+    return True
+
+
+def last_line(log: Path) -> str:
+    """The last thing a program said, for a message."""
+    try:
+        lines = log.read_bytes()[-4000:].decode("utf-8", "replace").split("\n")
+    except OSError:
+        return "it said nothing"
+    return next((line.strip() for line in reversed(lines) if line.strip()), "it said nothing")
+
+
+def start_and_wait(
+    start: Callable[[], subprocess.Popen[bytes]], alive: Callable[[], bool], *, name: str, log: Path, timeout_s: float
+) -> None:
+    """Start a program and wait until it serves.
+
+    Raises:
+        Unavailable: it ended or did not serve in time; its last line is quoted.
+    """
+    process = start()
+    ended = wait_until(lambda: alive() or process.poll() is not None, timeout_s=timeout_s)
+    if not ended or not alive():
+        if process.poll() is None:
+            process.kill()
+            process.wait()
+        raise Unavailable(f"{name} did not start: {last_line(log)}", remedy=f"see {log}")

@@ -1,0 +1,161 @@
+"""What a command works with: settings, the database and the streams, local or configured."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Collection, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+from aitask_cli.version import version
+from shared.errors import SettingFault, UsageFault
+from shared.settings import Settings, for_demo, load
+
+if TYPE_CHECKING:
+    from aitask_cli.local.stack import LocalStack
+    from shared.store.engine import Database
+    from shared.streams import Streams
+
+Say = Callable[[str], None]
+
+
+@dataclass
+class Session:
+    """The servers a command uses, opened on first use. `stack` is None on configured servers."""
+
+    settings: Settings
+    stack: LocalStack | None
+    say: Say
+
+    @cached_property
+    def db(self) -> Database:
+        """The database; its tables are checked first."""
+        from shared.store import schema
+
+        database = self.unchecked_db
+        schema.check(database)
+        return database
+
+    @cached_property
+    def unchecked_db(self) -> Database:
+        """The database, whatever is in it."""
+        from shared.store.engine import Database
+
+        return Database(self.settings.database_dsn, name="aitask")
+
+    @cached_property
+    def streams(self) -> Streams:
+        """The task streams. Short timeouts: a submission must not hang on a Redis that is away."""
+        from shared.streams import Streams
+
+        return Streams(self.settings.redis_dsn, namespace=self.settings.namespace, timeout_s=0.5)
+
+    def ensure_worker(self, families: Collection[str]) -> list[str]:
+        """See to it that the families are served. Returns those that are not, which only happens on configured servers.
+
+        On the local default a background worker is started where one is missing.
+        """
+        from shared.store import fleet
+
+        if self.stack is None:
+            return sorted(set(families) - fleet.served_families(self.db))
+        from aitask_cli.local import background
+
+        started = background.ensure(
+            self.stack.paths,
+            families,
+            workers=lambda: fleet.workers(self.db),
+            fingerprint=self.settings.fingerprint(version()),
+            demo=self.settings.demo,
+        )
+        if started:
+            self.say(f"started a worker in the background; its log: {self.stack.paths.log / background.LOG_NAME}")
+        return []
+
+    def leaver(self, lock: int) -> Callable[[Callable[[], bool]], bool]:
+        """Return what lets the background worker leave: the servers stop with it, unless somebody uses them.
+
+        Args:
+            lock: the descriptor of the worker's lock. It is given up before the servers can be used again, so that
+                nobody takes a worker that is leaving for one that works.
+        """
+        stack = self.stack
+        if stack is None:
+            raise UsageFault("a background worker belongs to local servers", remedy="run: aitask worker")
+
+        def leave(nothing_left: Callable[[], bool]) -> bool:
+            def last_check() -> bool:
+                gone = nothing_left()
+                if gone:
+                    os.close(lock)
+                return gone
+
+            left = stack.leave(only_if=last_check)
+            if not left:
+                stack.enter()
+            return left
+
+        return leave
+
+    def close(self) -> None:
+        """Close what was opened; the last user of local servers stops them."""
+        for name in ("unchecked_db", "streams"):
+            if name in self.__dict__:
+                self.__dict__[name].close()
+        if self.stack is not None:
+            from aitask_cli.local import background
+
+            stack = self.stack
+            stack.leave(only_if=lambda: not background.alive(stack.paths))
+
+
+def settings_for(*, demo: bool) -> Settings:
+    """Read the settings, for the demo when asked.
+
+    Raises:
+        SettingFault: a value is bad, or only one of the two servers is configured.
+    """
+    settings = load()
+    if demo:
+        return for_demo(settings)
+    if settings.local_database != settings.local_redis:
+        given, missing = ("DATABASE_URL", "REDIS_URL") if settings.local_redis else ("REDIS_URL", "DATABASE_URL")
+        raise SettingFault(f"{given} is set and {missing} is not", remedy="set both, or neither for local servers")
+    return settings
+
+
+@contextmanager
+def open_session(*, demo: bool, say: Say, keeper: bool = False) -> Iterator[Session]:
+    """Open what a command works with; on the local default the servers are started and set up when they are not.
+
+    Args:
+        keeper: whether the command itself stays with the servers, as a worker does.
+
+    Raises:
+        Unavailable: no servers are configured and none are installed, or they don't start.
+    """
+    settings = settings_for(demo=demo)
+    session = _local_session(settings, say, keeper=keeper) if settings.local else Session(settings, None, say)
+    try:
+        yield session
+    finally:
+        session.close()
+
+
+def _local_session(settings: Settings, say: Say, *, keeper: bool) -> Session:
+    from aitask_cli.local.stack import LocalStack
+    from shared.migrations import HEAD
+    from shared.store import schema
+
+    stack = LocalStack(settings)
+    stack.enter()
+    started = stack.start(say)
+    session = Session(stack.configured(), stack, say)
+    if (schema.current(session.unchecked_db) or "") < HEAD:
+        schema.upgrade(session.unchecked_db)
+    if started and not keeper:
+        # Whoever starts the servers leaves a worker with them: it stops them again when there is nothing to do.
+        session.ensure_worker([family.name for family in session.settings.families])
+    return session

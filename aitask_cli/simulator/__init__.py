@@ -1,0 +1,1 @@
+"""An OpenAI-compatible upstream that stands in for models, faults included."""

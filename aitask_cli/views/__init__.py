@@ -1,0 +1,1 @@
+"""All that is printed: Rich tables, plain text and the JSON shape."""

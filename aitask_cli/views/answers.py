@@ -1,0 +1,76 @@
+"""A batch's answers: rendered on a terminal, plain anywhere else."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from aitask_cli.views.terminal import console, interactive, out
+from aitask_cli.views.words import duration, reason, state
+from shared.domain import BatchView, TaskStatus, TaskView
+from shared.text import printable
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+# Markdown of more than this takes longer to lay out than anybody waits.
+_MARKDOWN_CHARS = 200_000
+
+
+def print_answers(batch: BatchView, *, raw: bool, reasoning: bool, max_failures: int) -> None:
+    """Print what there is of a batch's answers, in the order asked."""
+    if interactive():
+        _rendered(console(), batch, raw=raw, reasoning=reasoning, max_failures=max_failures)
+    else:
+        out(plain(batch, reasoning=reasoning, max_failures=max_failures))
+
+
+def plain(batch: BatchView, *, reasoning: bool, max_failures: int) -> str:
+    """The answers as plain text: alone when there is one model, each under its model's name otherwise."""
+    parts = []
+    for task in batch.tasks:
+        body = _body(task, reasoning=reasoning, max_failures=max_failures)
+        parts.append(body if len(batch.tasks) == 1 else f"## {task.model}\n\n{body}")
+    return "\n\n".join(parts)
+
+
+def _body(task: TaskView, *, reasoning: bool, max_failures: int) -> str:
+    thought = f"<think>\n{task.reasoning_text}\n</think>\n\n" if reasoning and task.reasoning_text else ""
+    if task.status is TaskStatus.SUCCESS:
+        return thought + (task.response_text or "").strip("\n")
+    if task.status is TaskStatus.FAILED:
+        return f"[failed: {reason(task)}]"
+    return f"[{state(task, max_failures=max_failures)}]"
+
+
+def _rendered(screen: Console, batch: BatchView, *, raw: bool, reasoning: bool, max_failures: int) -> None:
+    from rich.markdown import Markdown
+    from rich.rule import Rule
+    from rich.text import Text
+
+    for task in batch.tasks:
+        screen.print(Rule(Text(_heading(task, max_failures=max_failures)), align="left", style="cyan"))
+        if reasoning and task.reasoning_text:
+            screen.print(Text(printable(task.reasoning_text).strip() + "\n", style="dim"))
+        elif task.reasoning_text:
+            screen.print(Text(f"(reasoning of {len(task.reasoning_text):,} characters: --reasoning)", style="dim"))
+        if task.status is not TaskStatus.SUCCESS:
+            style = "red" if task.status is TaskStatus.FAILED else "yellow"
+            screen.print(Text(_body(task, reasoning=False, max_failures=max_failures), style=style))
+            continue
+        text = printable(task.response_text or "")
+        if raw or len(text) > _MARKDOWN_CHARS:
+            screen.print(Text(text), soft_wrap=True)
+        else:
+            screen.print(Markdown(text, hyperlinks=False))
+        screen.print()
+
+
+def _heading(task: TaskView, *, max_failures: int) -> str:
+    facts = [printable(task.model)]
+    if task.status is TaskStatus.SUCCESS and task.cost_time_s is not None:
+        facts.append(duration(task.cost_time_s))
+        if task.completion_tokens is not None:
+            facts.append(f"{task.completion_tokens:,} tokens")
+    else:
+        facts.append(state(task, max_failures=max_failures))
+    return " · ".join(facts)

@@ -1,0 +1,228 @@
+"""The frozen objects that travel between the store, the workers and the views."""
+
+from __future__ import annotations
+
+import datetime as dt
+from dataclasses import dataclass, field
+from enum import Enum, IntEnum
+from typing import Any
+
+
+class TaskStatus(IntEnum):
+    """A task's status, stored and served as these integers."""
+
+    PENDING = 0
+    SUCCESS = 1
+    FAILED = 2
+    PROCESSING = 3
+
+    @property
+    def terminal(self) -> bool:
+        return self in (TaskStatus.SUCCESS, TaskStatus.FAILED)
+
+
+class BatchStatus(str, Enum):
+    """A batch's status, derived from its tasks and never stored."""
+
+    PROCESSING = "PROCESSING"
+    COMPLETED = "COMPLETED"
+    PARTIAL = "PARTIAL"
+    FAILED = "FAILED"
+
+
+def batch_status(statuses: list[TaskStatus]) -> BatchStatus:
+    """Derive a batch's status from its tasks' statuses."""
+    if not all(status.terminal for status in statuses):
+        return BatchStatus.PROCESSING
+    answered = sum(status is TaskStatus.SUCCESS for status in statuses)
+    if answered == len(statuses):
+        return BatchStatus.COMPLETED
+    return BatchStatus.PARTIAL if answered else BatchStatus.FAILED
+
+
+@dataclass(frozen=True, slots=True)
+class NewTask:
+    """One model's share of a batch that is about to be submitted."""
+
+    id: str
+    model: str
+    family: str
+    context: tuple[dict[str, str], ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NewBatch:
+    """A batch that is about to be submitted."""
+
+    id: str
+    prompt: str
+    tasks: tuple[NewTask, ...]
+    system: str | None = None
+    options: dict[str, Any] = field(default_factory=dict)
+    conversation_id: str | None = None
+    idempotency_key: str | None = None
+    request_hash: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class TaskView:
+    """One task as people and programs see it. Times are aware, durations in seconds."""
+
+    id: str
+    batch_id: str
+    position: int
+    model: str
+    family: str
+    status: TaskStatus
+    attempt: int
+    failures: int
+    rescues: int
+    created_at: dt.datetime
+    run_in_s: float
+    lease_left_s: float | None
+    worker: str | None
+    running_s: float | None
+    cost_time_s: float | None
+    first_token_s: float | None
+    response_text: str | None
+    reasoning_text: str | None
+    error_kind: str | None
+    error_msg: str | None
+    http_status: int | None
+    prompt_tokens: int | None
+    completion_tokens: int | None
+    finish_reason: str | None
+    upstream_model: str | None
+    finished_at: dt.datetime | None
+
+
+@dataclass(frozen=True, slots=True)
+class BatchView:
+    """One batch with its tasks in the order asked."""
+
+    id: str
+    conversation_id: str
+    prompt: str
+    system: str | None
+    options: dict[str, Any]
+    created_at: dt.datetime
+    tasks: tuple[TaskView, ...]
+
+    @property
+    def status(self) -> BatchStatus:
+        return batch_status([task.status for task in self.tasks])
+
+
+@dataclass(frozen=True, slots=True)
+class BatchLine:
+    """One batch in a listing: its head, and how many tasks stand where."""
+
+    id: str
+    prompt_head: str
+    created_at: dt.datetime
+    models: tuple[str, ...]
+    statuses: tuple[TaskStatus, ...]
+
+    @property
+    def status(self) -> BatchStatus:
+        return batch_status(list(self.statuses))
+
+
+@dataclass(frozen=True, slots=True)
+class Claimed:
+    """A task that this worker holds: what the call needs, and the fence (`id`, `attempt`)."""
+
+    id: str
+    batch_id: str
+    conversation_id: str
+    model: str
+    family: str
+    attempt: int
+    failures: int
+    rescues: int
+    bad_answers: int
+    prompt: str
+    system: str | None
+    options: dict[str, Any]
+    context: tuple[dict[str, str], ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Finished:
+    """What became of one attempt, on its way to the recorder.
+
+    `status` is SUCCESS, FAILED, or PENDING for a retry or a hand-back; `run_in_s` counts from the database's now.
+    `counts_failure` says whether the attempt costs one of the task's `failures`.
+    """
+
+    id: str
+    attempt: int
+    status: TaskStatus
+    outcome: str
+    run_in_s: float = 0.0
+    counts_failure: bool = False
+    counts_bad_answer: bool = False
+    response_text: str | None = None
+    reasoning_text: str | None = None
+    error_kind: str | None = None
+    error_msg: str | None = None
+    http_status: int | None = None
+    cost_time_s: float | None = None
+    first_token_s: float | None = None
+    prompt_tokens: int | None = None
+    completion_tokens: int | None = None
+    finish_reason: str | None = None
+    upstream_model: str | None = None
+
+    @property
+    def text_bytes(self) -> int:
+        """A cheap upper estimate of the row's size, to bound one statement."""
+        return 4 * (len(self.response_text or "") + len(self.reasoning_text or "") + len(self.error_msg or ""))
+
+
+class HintFate(Enum):
+    """What the database says of a hint whose task could not be claimed."""
+
+    DONE = "done"
+    LOCKED = "locked"
+    UNKNOWN = "unknown"
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerView:
+    """One worker as it last reported itself."""
+
+    id: str
+    host: str
+    pid: int
+    families: tuple[str, ...]
+    slots: int
+    in_flight: int
+    started_at: dt.datetime
+    heartbeat_age_s: float
+    version: str
+    state: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class AttemptView:
+    """One ended attempt of a task."""
+
+    number: int
+    worker: str | None
+    started_at: dt.datetime | None
+    ended_at: dt.datetime
+    outcome: str
+    error_kind: str | None
+    error_msg: str | None
+    http_status: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Pause:
+    """Why a family is held, and for how much longer (None: until resumed)."""
+
+    family: str
+    reason: str
+    kind: str
+    left_s: float | None

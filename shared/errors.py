@@ -1,0 +1,90 @@
+"""The one exception tree.
+
+    AitaskError                  one line for people, with the remedy
+    ├── UsageFault               bad input; nothing was submitted
+    │   └── SettingFault         a bad environment or `.env` value, by name
+    ├── NotFound                 no such batch or task
+    ├── Unavailable              PostgreSQL, or any server at all, can't be had
+    │   ├── DatabaseUnavailable
+    │   └── SchemaMismatch       the tables are missing or of another version
+    ├── HintsUnavailable         Redis can't be had; costs latency, never work
+    └── UpstreamError            one call to a model failed; carries the facts the retry decision needs
+
+Expected errors are these; everything else is a bug and keeps its traceback.
+"""
+
+from __future__ import annotations
+
+
+class AitaskError(Exception):
+    """An expected failure.
+
+    Args:
+        message: one line that names the thing.
+        remedy: one line that says what to do, or empty.
+    """
+
+    def __init__(self, message: str, *, remedy: str = "") -> None:
+        super().__init__(message)
+        self.message = message
+        self.remedy = remedy
+
+    def __str__(self) -> str:
+        return f"{self.message} ({self.remedy})" if self.remedy else self.message
+
+
+class UsageFault(AitaskError):
+    """Bad input: nothing was submitted."""
+
+
+class SettingFault(UsageFault):
+    """A setting has a bad value; the message names the variable, never its value if that is secret."""
+
+
+class NotFound(AitaskError):
+    """No such batch, task or conversation."""
+
+
+class Unavailable(AitaskError):
+    """A server that the command can't do without is not to be had."""
+
+
+class DatabaseUnavailable(Unavailable):
+    """PostgreSQL refuses, is gone or does not answer in time."""
+
+
+class SchemaMismatch(Unavailable):
+    """The database has no aitask tables, or those of another version."""
+
+
+class HintsUnavailable(AitaskError):
+    """Redis can't be had: hints and live output wait, tasks don't."""
+
+
+class UpstreamError(AitaskError):
+    """One call to an upstream failed.
+
+    Attributes:
+        kind: short stable word, stored as the task's error kind (`http_429`, `connect`, `idle_timeout` …).
+        retryable: whether the same call may succeed later.
+        http_status: the upstream's status, or None when there was none.
+        retry_after_s: the wait the upstream asked for, in seconds, or None.
+        max_tries: the most tries this kind is worth, or None for the general budget.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        kind: str,
+        retryable: bool,
+        http_status: int | None = None,
+        retry_after_s: float | None = None,
+        max_tries: int | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.kind = kind
+        self.retryable = retryable
+        self.http_status = http_status
+        self.retry_after_s = retry_after_s
+        self.max_tries = max_tries

@@ -1,0 +1,175 @@
+"""Live output: partial text on its way to watchers, best effort. The final text always comes from the database.
+
+One Redis stream per task and attempt, `N:live:TASK:ATTEMPT`: entries with the fields `k` (`t` text, `r` reasoning,
+`e` end) and `x`. Whole up to 1 MiB, then its tail; it expires.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections import deque
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import redis
+from redis.backoff import NoBackoff
+from redis.exceptions import RedisError
+from redis.retry import Retry
+
+FLUSH_S = 0.075
+FLUSH_BYTES = 512
+KEEP_BYTES = 1 << 20
+# Long enough for the slowest answer; a stream that has ended is only kept for those who are reading it.
+EXPIRE_S = 3600
+EXPIRE_ENDED_S = 120
+
+
+def live_name(namespace: str, task_id: str, attempt: int) -> str:
+    return f"{namespace}:live:{task_id}:{attempt}"
+
+
+@dataclass(slots=True)
+class _Feed:
+    pending: list[tuple[str, str]] = field(default_factory=list)
+    pending_bytes: int = 0
+    sizes: deque[int] = field(default_factory=deque)
+    kept_bytes: int = 0
+    begun: bool = False
+
+
+class LivePublisher:
+    """The worker's side: pieces are gathered for 75 ms or 512 bytes and sent in one pipeline for all tasks."""
+
+    def __init__(self, dsn: str, *, namespace: str, timeout_s: float = 2.0) -> None:
+        from redis import asyncio as aioredis
+        from redis.asyncio.retry import Retry as AsyncRetry
+
+        self._namespace = namespace
+        self._client: Any = aioredis.Redis.from_url(
+            dsn, socket_timeout=timeout_s, socket_connect_timeout=timeout_s, retry=AsyncRetry(NoBackoff(), 0)
+        )
+        self._feeds: dict[str, _Feed] = {}
+        self._ended: list[str] = []
+        self._wake = asyncio.Event()
+
+    async def close(self) -> None:
+        """Close the connection; what is not sent is dropped."""
+        await self._client.aclose()
+
+    def piece(self, task_id: str, attempt: int, text: str, *, reasoning: bool) -> None:
+        """Take a piece of text; it is sent with the next flush."""
+        feed = self._feeds.setdefault(live_name(self._namespace, task_id, attempt), _Feed())
+        feed.pending.append(("r" if reasoning else "t", text))
+        feed.pending_bytes += len(text)
+        if feed.pending_bytes >= FLUSH_BYTES:
+            self._wake.set()
+
+    def end(self, task_id: str, attempt: int) -> None:
+        """The attempt is over. An answer that was never flushed needs no stream at all."""
+        name = live_name(self._namespace, task_id, attempt)
+        feed = self._feeds.pop(name, None)
+        if feed is not None and feed.begun:
+            self._ended.append(name)
+
+    async def run(self) -> None:
+        """Flush for ever."""
+        while True:
+            with contextlib.suppress(asyncio.TimeoutError):
+                await asyncio.wait_for(self._wake.wait(), FLUSH_S)
+            self._wake.clear()
+            if self._ended or any(feed.pending for feed in self._feeds.values()):
+                await self._flush()
+
+    async def _flush(self) -> None:
+        pipe = self._client.pipeline(transaction=False)
+        for name, feed in self._feeds.items():
+            if feed.pending:
+                _append(pipe, name, feed)
+        for name in self._ended:
+            pipe.xadd(name, {"k": "e", "x": ""})
+            pipe.expire(name, EXPIRE_ENDED_S)
+        self._ended = []
+        try:
+            await pipe.execute()
+        except (RedisError, OSError):
+            # Best effort: watchers get the whole text from the database in the end.
+            await asyncio.sleep(0.5)
+
+
+def _append(pipe: Any, name: str, feed: _Feed) -> None:
+    runs: list[tuple[str, list[str]]] = []
+    for kind, text in feed.pending:
+        if not runs or runs[-1][0] != kind:
+            runs.append((kind, []))
+        runs[-1][1].append(text)
+    feed.pending, feed.pending_bytes = [], 0
+    for kind, parts in runs:
+        text = "".join(parts)
+        data = text.encode("utf-8", "replace")
+        feed.sizes.append(len(data))
+        feed.kept_bytes += len(data)
+        while feed.kept_bytes > KEEP_BYTES and len(feed.sizes) > 1:
+            feed.kept_bytes -= feed.sizes.popleft()
+        pipe.xadd(name, {"k": kind, "x": data}, maxlen=len(feed.sizes), approximate=False)
+    if not feed.begun:
+        pipe.expire(name, EXPIRE_S)
+        feed.begun = True
+
+
+@dataclass(frozen=True, slots=True)
+class LivePiece:
+    """A piece of a running answer."""
+
+    task_id: str
+    attempt: int
+    text: str
+    reasoning: bool
+
+
+class LiveReader:
+    """The watcher's side: replays each stream from its start and goes on from there."""
+
+    def __init__(self, dsn: str, *, namespace: str, timeout_s: float = 1.0) -> None:
+        self._namespace = namespace
+        self._client = redis.Redis.from_url(
+            dsn, socket_timeout=timeout_s + 1.0, socket_connect_timeout=timeout_s, retry=Retry(NoBackoff(), 0)
+        )
+        self._cursors: dict[str, str] = {}
+
+    def close(self) -> None:
+        self._client.close()
+
+    def read(self, running: Sequence[tuple[str, int]], *, block_s: float) -> list[LivePiece] | None:
+        """Wait for pieces of these (task id, attempt) pairs. None when Redis is away: the caller waits by itself."""
+        names = {live_name(self._namespace, *pair): pair for pair in running}
+        if not names:
+            return None
+        self._cursors = {name: self._cursors.get(name, "0") for name in names}
+        try:
+            reply: Any = self._client.xread(
+                dict[Any, Any](self._cursors), block=max(1, int(block_s * 1000)), count=1000
+            )
+        except (RedisError, OSError):
+            return None
+        pieces = []
+        for raw_name, entries in _items(reply):
+            name = raw_name.decode()
+            for entry_id, fields in entries:
+                self._cursors[name] = entry_id.decode()
+                pieces.append(_piece(names[name], fields))
+        return pieces
+
+
+def _items(reply: Any) -> list[tuple[bytes, list[Any]]]:
+    if isinstance(reply, Mapping):
+        return [
+            (name, entries[0] if entries and isinstance(entries[0], list) else entries)
+            for name, entries in reply.items()
+        ]
+    return list(reply or [])
+
+
+def _piece(pair: tuple[str, int], fields: Mapping[bytes, bytes]) -> LivePiece:
+    return LivePiece(*pair, fields.get(b"x", b"").decode("utf-8", "replace"), fields.get(b"k") == b"r")

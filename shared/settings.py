@@ -1,0 +1,359 @@
+"""Settings: one frozen object from the environment and `.env`, every field documented.
+
+Order: environment, then `.env` in the working directory, then the default. A bad value fails at once and names
+the variable. Nothing is read at import.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote, urlsplit
+
+from shared.errors import SettingFault
+from shared.families import BUILT_IN, Family, FamilyRow, valid_family_name
+
+Parse = Any
+
+
+def _text(value: str) -> str:
+    return value
+
+
+def _flag(value: str) -> bool:
+    lowered = value.strip().lower()
+    if lowered in ("1", "true", "yes", "on"):
+        return True
+    if lowered in ("0", "false", "no", "off", ""):
+        return False
+    raise ValueError("must be true or false")
+
+
+def _whole(low: int, high: int) -> Parse:
+    def parse(value: str) -> int:
+        try:
+            number = int(value)
+        except ValueError:
+            raise ValueError("must be a whole number") from None
+        if not low <= number <= high:
+            raise ValueError(f"must be from {low} to {high}")
+        return number
+
+    return parse
+
+
+def _seconds(low: float, high: float) -> Parse:
+    def parse(value: str) -> float:
+        try:
+            number = float(value)
+        except ValueError:
+            raise ValueError("must be a number of seconds") from None
+        if not low <= number <= high:
+            raise ValueError(f"must be from {low:g} to {high:g} seconds")
+        return number
+
+    return parse
+
+
+def _url(*schemes: str) -> Parse:
+    def parse(value: str) -> str:
+        try:
+            parts = urlsplit(value)
+            parts.port  # noqa: B018  (reading it is what checks it)
+        except ValueError:
+            raise ValueError("is not a URL") from None
+        if parts.scheme not in schemes or not (parts.netloc or parts.path.startswith("/")):
+            raise ValueError(f"must be a URL that starts with {' or '.join(s + '://' for s in schemes)}")
+        if schemes[0] == "http" and not parts.hostname:
+            raise ValueError("must be a URL with a host")
+        return value
+
+    return parse
+
+
+def _names(value: str) -> tuple[str, ...]:
+    return tuple(part.strip().lower() for part in value.split(",") if part.strip())
+
+
+def _phrases(value: str) -> tuple[str, ...]:
+    return tuple(part.strip() for part in value.split("|") if part.strip())
+
+
+def _choice(*allowed: str) -> Parse:
+    def parse(value: str) -> str:
+        if value.lower() not in allowed:
+            raise ValueError(f"must be one of {', '.join(allowed)}")
+        return value.lower()
+
+    return parse
+
+
+def _namespace(value: str) -> str:
+    if not re.fullmatch(r"[A-Za-z0-9_.-]{1,64}", value):
+        raise ValueError("must be 1 to 64 letters, digits, dots, dashes or underscores")
+    return value
+
+
+def _setting(env: str, default: Any, parse: Parse, doc: str, *, secret: bool = False) -> Any:
+    return field(default=default, repr=not secret, metadata={"env": env, "parse": parse, "doc": doc, "secret": secret})
+
+
+_PG = _url("postgresql", "postgres", "postgresql+psycopg2")
+_REDIS = _url("redis", "rediss", "unix")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """All that can be set, besides each family's endpoint, key, models and limits (`families`)."""
+
+    database_url: str | None = _setting("DATABASE_URL", None, _PG, "PostgreSQL as one URL; wins over DB_*", secret=True)
+    db_host: str | None = _setting("DB_HOST", None, _text, "PostgreSQL's host; unset: the local default")
+    db_port: int = _setting("DB_PORT", 5432, _whole(1, 65535), "PostgreSQL's port")
+    postgres_user: str = _setting("POSTGRES_USER", "postgres", _text, "PostgreSQL user")
+    postgres_password: str | None = _setting("POSTGRES_PASSWORD", None, _text, "its password", secret=True)
+    postgres_db: str = _setting("POSTGRES_DB", "aitask", _text, "PostgreSQL database")
+    redis_url: str | None = _setting(
+        "REDIS_URL", None, _REDIS, "Redis or Valkey as one URL; wins over REDIS_*", secret=True
+    )
+    redis_host: str | None = _setting("REDIS_HOST", None, _text, "Redis' host; unset: the local default")
+    redis_port: int = _setting("REDIS_PORT", 6379, _whole(1, 65535), "Redis' port")
+    enable_db_log: bool = _setting("ENABLE_DB_LOG", False, _flag, "write errors to the system log table too")
+
+    data_dir: str | None = _setting("AITASK_DATA_DIR", None, _text, "where the local default keeps everything")
+    namespace: str = _setting("AITASK_NAMESPACE", "aitask", _namespace, "first part of every Redis key")
+    more_families: tuple[str, ...] = _setting("AITASK_FAMILIES", (), _names, "families to add, comma-separated")
+    worker_id: str = _setting("AITASK_WORKER_ID", "worker", _namespace, "name of a worker that serves several families")
+    slots: int = _setting("AITASK_SLOTS", 64, _whole(1, 5000), "calls that one worker holds at once")
+    lease_s: float = _setting("AITASK_LEASE_S", 30.0, _seconds(0.5, 3600), "how long a claim lasts without heartbeat")
+    deadline_s: float = _setting(
+        "AITASK_DEADLINE_S", 86400.0, _seconds(1, 30 * 86400), "from the first claim to giving up"
+    )
+    max_failures: int = _setting("AITASK_MAX_FAILURES", 5, _whole(1, 100), "retryable errors before a task is FAILED")
+    max_rescues: int = _setting("AITASK_MAX_RESCUES", 3, _whole(1, 100), "expired leases before a task is `poison`")
+    max_prompt_bytes: int = _setting(
+        "AITASK_MAX_PROMPT_BYTES", 1 << 20, _whole(1, 64 << 20), "longest prompt, in bytes"
+    )
+    max_answer_bytes: int = _setting(
+        "AITASK_MAX_ANSWER_BYTES", 8 << 20, _whole(1024, 256 << 20), "longest answer, in bytes"
+    )
+    idle_exit_s: float = _setting(
+        "AITASK_IDLE_EXIT_S", 60.0, _seconds(0.5, 86400), "idle time after which the background worker leaves"
+    )
+    refusal_phrases: tuple[str, ...] = _setting(
+        "AITASK_REFUSAL_PHRASES", (), _phrases, "more soft-refusal phrases, separated by |"
+    )
+    log_level: str = _setting(
+        "AITASK_LOG_LEVEL", "info", _choice("debug", "info", "warning", "error"), "least level logged"
+    )
+
+    families: tuple[Family, ...] = field(default=(), metadata={})
+    demo: bool = field(default=False, metadata={})
+
+    @property
+    def local_database(self) -> bool:
+        """Whether PostgreSQL comes from the local default."""
+        return self.database_url is None and self.db_host is None
+
+    @property
+    def local_redis(self) -> bool:
+        """Whether Redis comes from the local default."""
+        return self.redis_url is None and self.redis_host is None
+
+    @property
+    def local(self) -> bool:
+        """Whether nothing is configured, so that the local default serves."""
+        return self.local_database and self.local_redis
+
+    @property
+    def database_dsn(self) -> str:
+        """The database as a SQLAlchemy URL for psycopg2."""
+        if self.database_url is not None:
+            return "postgresql+psycopg2://" + self.database_url.split("://", 1)[1]
+        password = f":{quote(self.postgres_password, safe='')}" if self.postgres_password else ""
+        user = quote(self.postgres_user, safe="")
+        host = self.db_host or "localhost"
+        host = f"[{host}]" if ":" in host else host
+        return f"postgresql+psycopg2://{user}{password}@{host}:{self.db_port}/{quote(self.postgres_db, safe='')}"
+
+    @property
+    def redis_dsn(self) -> str:
+        """Redis as a URL."""
+        return self.redis_url or f"redis://{self.redis_host or 'localhost'}:{self.redis_port}/0"
+
+    @property
+    def data_path(self) -> Path:
+        """The data directory of the local default; `--demo` has one of its own inside it."""
+        if self.data_dir:
+            base = Path(self.data_dir).expanduser().absolute()
+        else:
+            home = os.environ.get("XDG_DATA_HOME") or os.path.join(os.path.expanduser("~"), ".local", "share")
+            base = Path(home) / "aitask"
+        return base / "demo" if self.demo else base
+
+    def family(self, name: str) -> Family | None:
+        """Return the family of that name, or None."""
+        return next((family for family in self.families if family.name == name), None)
+
+    def fingerprint(self, version: str) -> str:
+        """A short hash that changes when a worker started with these settings would behave otherwise."""
+        seen = [version, *(repr(getattr(self, f.name)) for f in dataclasses.fields(self))]
+        seen += [family.api_key or "" for family in self.families]
+        return hashlib.sha256("\0".join(seen).encode()).hexdigest()[:16]
+
+
+def setting_fields() -> list[dataclasses.Field[Any]]:
+    """The fields that have an environment variable, in their order."""
+    return [f for f in dataclasses.fields(Settings) if "env" in f.metadata]
+
+
+def family_variables(row: FamilyRow | str) -> dict[str, str]:
+    """The variables that set one family, by purpose."""
+    prefix = row.prefix if isinstance(row, FamilyRow) else row.upper().replace("-", "_")
+    # The worker's name goes by the family, the rest by the prefix people know (LLM_SERVICE_URL, QWEN_WORKER_ID).
+    name = row.name.upper() if isinstance(row, FamilyRow) else prefix
+    return {
+        "endpoint": f"{prefix}_SERVICE_URL",
+        "api_key": f"{prefix}_API_KEY",
+        "patterns": f"{prefix}_MODELS",
+        "default_model": f"{prefix}_DEFAULT_MODEL",
+        "timeout_s": f"{prefix}_TIMEOUT_S",
+        "idle_timeout_s": f"{prefix}_IDLE_TIMEOUT_S",
+        "worker_id": f"{name}_WORKER_ID",
+    }
+
+
+_FAMILY_PARSE: dict[str, Parse] = {
+    "endpoint": _url("http", "https"),
+    "api_key": _text,
+    "patterns": _names,
+    "default_model": _text,
+    "timeout_s": _seconds(0.1, 86400),
+    "idle_timeout_s": _seconds(0.1, 86400),
+    "worker_id": _namespace,
+}
+
+
+def _parsed(environ: Mapping[str, str], name: str, parse: Parse, default: Any) -> Any:
+    value = environ.get(name, "").strip()
+    if not value:
+        return default
+    try:
+        return parse(value)
+    except ValueError as error:
+        raise SettingFault(f"{name} {error}", remedy="see .env.example") from None
+
+
+def _built_in(row: FamilyRow, environ: Mapping[str, str]) -> Family:
+    names = family_variables(row)
+    given = {key: _parsed(environ, name, _FAMILY_PARSE[key], None) for key, name in names.items()}
+    return Family(
+        name=row.name,
+        prefix=row.prefix,
+        patterns=row.patterns,
+        routed=given["patterns"] or (),
+        default_model=given["default_model"] or row.default_model,
+        endpoint=given["endpoint"] or row.endpoint,
+        api_key=given["api_key"],
+        needs_key=row.needs_key and given["endpoint"] is None,
+        timeout_s=given["timeout_s"] or row.timeout_s,
+        idle_timeout_s=given["idle_timeout_s"] or row.idle_timeout_s,
+        options=row.options,
+        behaviour=row.name,
+        worker_id=given["worker_id"] or f"{row.name}-worker",
+    )
+
+
+def _added(name: str, environ: Mapping[str, str]) -> Family:
+    if not valid_family_name(name):
+        raise SettingFault(f"AITASK_FAMILIES names {name!r}", remedy="a letter, then letters, digits, - or _")
+    names = family_variables(name)
+    given = {key: _parsed(environ, var, _FAMILY_PARSE[key], None) for key, var in names.items()}
+    if given["endpoint"] is None:
+        raise SettingFault(
+            f"{names['endpoint']} is not set", remedy=f"AITASK_FAMILIES names {name}; give it an endpoint"
+        )
+    patterns = given["patterns"] or (f"{name}*",)
+    plain = [p for p in patterns if not re.search(r"[*?\[]", p)]
+    return Family(
+        name=name,
+        prefix=name.upper().replace("-", "_"),
+        patterns=(),
+        routed=patterns,
+        default_model=given["default_model"] or (plain[0] if plain else name),
+        endpoint=given["endpoint"],
+        api_key=given["api_key"],
+        timeout_s=given["timeout_s"] or 300.0,
+        idle_timeout_s=given["idle_timeout_s"] or 120.0,
+        worker_id=given["worker_id"] or f"{name}-worker",
+    )
+
+
+def _families(environ: Mapping[str, str], added: tuple[str, ...]) -> tuple[Family, ...]:
+    built_in = {row.name for row in BUILT_IN}
+    for name in added:
+        if name in built_in:
+            raise SettingFault(f"AITASK_FAMILIES names {name}, which is built in", remedy="leave it out")
+    return (*(_added(name, environ) for name in added), *(_built_in(row, environ) for row in BUILT_IN))
+
+
+def settings_from(environ: Mapping[str, str]) -> Settings:
+    """Make settings from variables alone.
+
+    Raises:
+        SettingFault: a value is bad; the message names the variable.
+    """
+    values = {f.name: _parsed(environ, f.metadata["env"], f.metadata["parse"], f.default) for f in setting_fields()}
+    return Settings(**values, families=_families(environ, values["more_families"]))
+
+
+def load(env_file: Path | None = None) -> Settings:
+    """Read the environment and `.env`.
+
+    Raises:
+        SettingFault: a value is bad or the file can't be read.
+    """
+    return settings_from(environment(env_file))
+
+
+def for_demo(settings: Settings) -> Settings:
+    """The same settings on the demo's own servers; configured servers and keys are left behind."""
+    families = tuple(
+        dataclasses.replace(family, api_key=None, needs_key=False, endpoint="http://127.0.0.1:9")
+        for family in settings.families
+    )
+    return dataclasses.replace(
+        settings, database_url=None, db_host=None, redis_url=None, redis_host=None,
+        postgres_password=None, families=families, demo=True,
+    )  # fmt: skip
+
+
+def with_endpoint(settings: Settings, endpoint: str) -> Settings:
+    """The same settings with every family pointed at one endpoint."""
+    families = tuple(
+        dataclasses.replace(family, endpoint=endpoint, api_key="simulated", needs_key=False)
+        for family in settings.families
+    )
+    return dataclasses.replace(settings, families=families)
+
+
+def with_servers(settings: Settings, *, database_url: str, redis_url: str) -> Settings:
+    """The same settings with these servers."""
+    return dataclasses.replace(settings, database_url=database_url, redis_url=redis_url)
+
+
+def environment(env_file: Path | None = None) -> dict[str, str]:
+    """The environment with `.env` filled in: what a background process needs to have the same settings."""
+    from dotenv import dotenv_values
+
+    path = env_file or Path(".env")
+    try:
+        values = dotenv_values(path, interpolate=False) if path.is_file() else {}
+    except (OSError, UnicodeDecodeError) as error:
+        raise SettingFault(f"{path} can't be read: {error}", remedy="save it as UTF-8 text") from None
+    return {**{name: value for name, value in values.items() if value is not None}, **os.environ}

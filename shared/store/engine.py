@@ -1,0 +1,97 @@
+"""The connection to PostgreSQL: timeouts, pool, and the one place where driver errors become ours."""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy import exc
+
+from shared.errors import AitaskError, DatabaseUnavailable, SchemaMismatch
+
+# SQLSTATE classes, https://www.postgresql.org/docs/current/errcodes-appendix.html
+_MISSING_OBJECT = ("42P01", "42703", "3F000")
+_BAD_DATA = "22"
+_ROW_TOO_LARGE = ("54000",)
+
+
+class UnstorableData(AitaskError):
+    """PostgreSQL refused a statement because of the data in it, not because of its own state."""
+
+
+class Database:
+    """A pool of connections with the timeouts of its user.
+
+    Args:
+        dsn: SQLAlchemy URL for psycopg2.
+        connections: the most connections held.
+        timeout_s: bound for connecting, for a lock and for a statement, in seconds.
+        name: what the connections call themselves in pg_stat_activity.
+    """
+
+    def __init__(self, dsn: str, *, connections: int = 2, timeout_s: float = 10.0, name: str = "aitask") -> None:
+        timeout_ms = int(timeout_s * 1000)
+        self.engine = sa.create_engine(
+            dsn,
+            pool_pre_ping=True,
+            pool_size=connections,
+            max_overflow=0,
+            pool_timeout=timeout_s,
+            # Read committed is what every guarded statement here is written for.
+            isolation_level="READ COMMITTED",
+            connect_args={
+                # libpq takes whole seconds and treats 1 as 2.
+                "connect_timeout": max(2, int(timeout_s)),
+                "tcp_user_timeout": timeout_ms,
+                "application_name": name,
+                "options": f"-c statement_timeout={timeout_ms} -c lock_timeout={timeout_ms} -c TimeZone=UTC",
+            },
+        )
+
+    @contextmanager
+    def transaction(self) -> Iterator[sa.Connection]:
+        """Open a transaction that commits at the end of the block.
+
+        Raises:
+            DatabaseUnavailable: PostgreSQL is away, refuses, or did not answer in time.
+            SchemaMismatch: a table or column is missing.
+            UnstorableData: the data itself was refused.
+        """
+        try:
+            with self.engine.begin() as connection:
+                yield connection
+        except (exc.DBAPIError, exc.TimeoutError) as error:
+            raise translated(error) from error
+
+    def rows(self, statement: sa.TextClause, **values: Any) -> list[sa.RowMapping]:
+        """Run one statement in a transaction of its own and return its rows."""
+        with self.transaction() as connection:
+            return list(connection.execute(statement, values).mappings())
+
+    def close(self) -> None:
+        """Close every connection that is not in use."""
+        self.engine.dispose()
+
+
+def translated(error: exc.SQLAlchemyError) -> AitaskError:
+    """Return our error for a driver's. The text is the server's own first line: it names no password."""
+    origin = getattr(error, "orig", None)
+    state = getattr(origin, "pgcode", None) or ""
+    reason = str(origin or error).strip().splitlines()[0] if str(origin or error).strip() else "no reason given"
+    if state in _MISSING_OBJECT:
+        return SchemaMismatch("the database has no aitask tables of this version", remedy="run: aitask db init")
+    if state.startswith(_BAD_DATA) or state in _ROW_TOO_LARGE or isinstance(error, exc.DataError):
+        return UnstorableData(f"PostgreSQL refused the data: {reason}")
+    if isinstance(error, exc.OperationalError | exc.InterfaceError | exc.TimeoutError | exc.InternalError) or (
+        isinstance(error, exc.DBAPIError) and error.connection_invalidated
+    ):
+        return DatabaseUnavailable(f"PostgreSQL is not available: {reason}", remedy="see: aitask doctor")
+    raise error
+
+
+def utc(value: dt.datetime) -> dt.datetime:
+    """Return a time from the database as UTC."""
+    return value.astimezone(dt.timezone.utc)

@@ -1,0 +1,126 @@
+"""Workers and families as the database knows them: who lives, what is paused, what is left to do."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import sqlalchemy as sa
+
+from shared.domain import Pause, WorkerView
+from shared.store.engine import Database, utc
+
+# A worker is taken for dead when it has missed three heartbeats, each a third of its lease.
+_ALIVE = "heartbeat_at > now() - make_interval(secs => lease_s)"
+
+_REPORT = sa.text("""
+INSERT INTO worker (id, host, pid, families, slots, in_flight, lease_s, version, state)
+VALUES (:id, :host, :pid, :families, :slots, :in_flight, :lease_s, :version, CAST(:state AS jsonb))
+ON CONFLICT (id) DO UPDATE SET heartbeat_at = now(), in_flight = excluded.in_flight, state = excluded.state
+""")
+_LEAVE = sa.text("DELETE FROM worker WHERE id = :id")
+# Rows of workers that died are kept for a day, so that `ps` can show them.
+_FORGET = sa.text("DELETE FROM worker WHERE heartbeat_at < now() - interval '1 day'")
+_WORKERS = sa.text(f"""
+SELECT id, host, pid, families, slots, in_flight, started_at, version, state,
+       extract(epoch FROM now() - heartbeat_at)::float AS heartbeat_age_s
+FROM worker WHERE :dead_too OR {_ALIVE} ORDER BY started_at, id
+""")
+_SERVED = sa.text(f"SELECT DISTINCT unnest(families) AS family FROM worker WHERE {_ALIVE}")
+
+_PAUSES = sa.text("""
+SELECT family, reason, kind, extract(epoch FROM until - now())::float AS left_s
+FROM family_pause WHERE until IS NULL OR until > now() ORDER BY family, kind
+""")
+_PAUSE = sa.text("""
+INSERT INTO family_pause (family, kind, reason, until)
+VALUES (:family, :kind, :reason, now() + make_interval(secs => CAST(:for_s AS float)))
+ON CONFLICT (family, kind) DO UPDATE SET reason = excluded.reason, until = excluded.until
+""")
+_RESUME = sa.text("""
+WITH over AS (
+    DELETE FROM family_pause
+    WHERE family = :family AND (CAST(:kind AS text) IS NULL OR kind = :kind)
+    RETURNING family, paused_at
+), span AS (
+    SELECT family, min(paused_at) AS paused_at FROM over GROUP BY family
+), moved AS (
+    UPDATE task t SET deadline_at = deadline_at + (now() - span.paused_at)
+    FROM span WHERE t.family = span.family AND t.status IN (0, 3) AND t.deadline_at IS NOT NULL
+)
+SELECT count(*) FROM over
+""")
+
+_LEFT = """
+SELECT EXISTS (
+    SELECT 1 FROM task t WHERE t.status = {status} AND t.family = ANY (:families) AND NOT EXISTS (
+        SELECT 1 FROM family_pause p WHERE p.family = t.family AND (p.until IS NULL OR p.until > now())))
+"""
+_UNFINISHED = sa.text(f"SELECT ({_LEFT.format(status=0)}) OR ({_LEFT.format(status=3)}) AS found")
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerReport:
+    """What a worker says of itself with each heartbeat."""
+
+    id: str
+    host: str
+    pid: int
+    families: tuple[str, ...]
+    slots: int
+    in_flight: int
+    lease_s: float
+    version: str
+    state: dict[str, Any]
+
+
+def report(db: Database, worker: WorkerReport) -> None:
+    """Write a worker's row: it lives."""
+    values = {name: getattr(worker, name) for name in WorkerReport.__slots__}
+    values |= {"families": list(worker.families), "state": json.dumps(worker.state)}
+    with db.transaction() as connection:
+        connection.execute(_REPORT, values)
+
+
+def leave(db: Database, worker_id: str) -> None:
+    """Take a worker's row away, and those of workers long dead."""
+    with db.transaction() as connection:
+        connection.execute(_LEAVE, {"id": worker_id})
+        connection.execute(_FORGET)
+
+
+def workers(db: Database, *, dead_too: bool = False) -> list[WorkerView]:
+    """Return the workers that live, oldest first; with `dead_too` also those of the last day that don't."""
+    return [
+        WorkerView(**{**row, "families": tuple(row["families"]), "started_at": utc(row["started_at"])})
+        for row in db.rows(_WORKERS, dead_too=dead_too)
+    ]
+
+
+def served_families(db: Database) -> set[str]:
+    """Return the families that a live worker serves."""
+    return {row["family"] for row in db.rows(_SERVED)}
+
+
+def pauses(db: Database) -> list[Pause]:
+    """Return the pauses in force."""
+    return [Pause(**row) for row in db.rows(_PAUSES)]
+
+
+def pause(db: Database, family: str, *, kind: str, reason: str, for_s: float | None) -> None:
+    """Hold a family: nothing new is claimed from it, by any worker, until `for_s` seconds are over or it is resumed."""
+    with db.transaction() as connection:
+        connection.execute(_PAUSE, {"family": family, "kind": kind, "reason": reason, "for_s": for_s})
+
+
+def resume(db: Database, family: str, *, kind: str | None = None) -> bool:
+    """Lift a family's pauses (of one kind, or all). The deadlines of what waited move by the pause."""
+    with db.transaction() as connection:
+        return bool(connection.scalar(_RESUME, {"family": family, "kind": kind}))
+
+
+def work_left(db: Database, families: Sequence[str]) -> bool:
+    """Tell whether an unpaused one among these families has an unfinished task."""
+    return bool(db.rows(_UNFINISHED, families=list(families))[0]["found"])

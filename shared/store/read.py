@@ -1,0 +1,132 @@
+"""Reading batches for people and programs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import sqlalchemy as sa
+
+from shared.domain import AttemptView, BatchLine, BatchView, TaskStatus, TaskView
+from shared.errors import NotFound, UsageFault
+from shared.ids import prefix_range
+from shared.store.engine import Database, utc
+
+_TASK = """
+SELECT t.id::text, t.batch_id::text, t.position, t.model, t.family, t.status, t.attempt, t.failures, t.rescues,
+       b.created_at, t.worker, t.cost_time_s, t.first_token_s, t.response_text, t.reasoning_text,
+       t.error_kind, t.error_msg, t.http_status, t.prompt_tokens, t.completion_tokens, t.finish_reason,
+       t.upstream_model, t.finished_at,
+       extract(epoch FROM t.run_at - now())::float AS run_in_s,
+       extract(epoch FROM t.lease_until - now())::float AS lease_left_s,
+       CASE WHEN t.status = 3 THEN extract(epoch FROM now() - t.started_at)::float END AS running_s
+FROM task t JOIN batch b ON b.id = t.batch_id
+"""
+
+_BATCH = sa.text("""
+SELECT id::text, conversation_id::text, prompt, system, options, created_at FROM batch WHERE id = CAST(:id AS uuid)
+""")
+_TASKS_OF = sa.text(f"{_TASK} WHERE t.batch_id = CAST(:id AS uuid) ORDER BY t.position")
+_TASK_BY_ID = sa.text(f"{_TASK} WHERE t.id = CAST(:id AS uuid)")
+
+_LAST = sa.text("SELECT id::text FROM batch ORDER BY created_at DESC, id LIMIT 1")
+_BY_PREFIX = sa.text("""
+SELECT id::text FROM batch WHERE id BETWEEN CAST(:low AS uuid) AND CAST(:high AS uuid) ORDER BY id LIMIT 2
+""")
+
+_LIST = sa.text("""
+SELECT b.id::text, left(b.prompt, 200) AS prompt_head, b.created_at,
+       array_agg(t.model ORDER BY t.position) AS models, array_agg(t.status ORDER BY t.position) AS statuses
+FROM (SELECT id, prompt, created_at FROM batch ORDER BY created_at DESC, id LIMIT :most) b
+JOIN task t ON t.batch_id = b.id
+GROUP BY b.id, b.prompt, b.created_at ORDER BY b.created_at DESC, b.id
+""")
+
+_ATTEMPTS = sa.text("""
+SELECT number, worker, started_at, ended_at, outcome, error_kind, error_msg, http_status
+FROM attempt WHERE task_id = CAST(:id AS uuid) ORDER BY number
+""")
+
+# What changes while a batch runs, without the answers: cheap enough to ask for again and again.
+_STATES = sa.text("SELECT id::text, status, attempt FROM task WHERE batch_id = CAST(:id AS uuid)")
+
+
+def find_batch(db: Database, name: str) -> str:
+    """Return the whole id of a batch named by its id, a unique prefix of it, or `last`.
+
+    Raises:
+        NotFound: there is none; UsageFault: the prefix fits several, or can't be one.
+    """
+    if name.lower() == "last":
+        rows = db.rows(_LAST)
+        if not rows:
+            raise NotFound("there is no batch yet", remedy='ask something: aitask ask "…" -m gemini,qwen')
+        return str(rows[0]["id"])
+    low, high = prefix_range(name)
+    rows = db.rows(_BY_PREFIX, low=low, high=high)
+    if not rows:
+        raise NotFound(f"no batch {name}", remedy="see: aitask ls")
+    if len(rows) > 1:
+        raise UsageFault(f"{name} fits more than one batch", remedy="give more of the id; see: aitask ls")
+    return str(rows[0]["id"])
+
+
+def batch(db: Database, batch_id: str) -> BatchView:
+    """Return a batch with its tasks.
+
+    Raises:
+        NotFound: there is none of this id.
+    """
+    with db.transaction() as connection:
+        head = connection.execute(_BATCH, {"id": batch_id}).mappings().first()
+        if head is None:
+            raise NotFound(f"no batch {batch_id}", remedy="see: aitask ls")
+        tasks = tuple(_task(row) for row in connection.execute(_TASKS_OF, {"id": batch_id}).mappings())
+    return BatchView(**{**head, "created_at": utc(head["created_at"])}, tasks=tasks)
+
+
+def states(db: Database, batch_id: str) -> tuple[tuple[str, int, int], ...]:
+    """Return (task id, status, attempt) of a batch's tasks: what a watcher compares to see a change."""
+    return tuple(sorted((row["id"], row["status"], row["attempt"]) for row in db.rows(_STATES, id=batch_id)))
+
+
+def task(db: Database, task_id: str) -> TaskView:
+    """Return one task.
+
+    Raises:
+        NotFound: there is none of this id.
+    """
+    rows = db.rows(_TASK_BY_ID, id=task_id)
+    if not rows:
+        raise NotFound(f"no task {task_id}", remedy="see: aitask show BATCH --json")
+    return _task(rows[0])
+
+
+def attempts(db: Database, task_id: str) -> list[AttemptView]:
+    """Return a task's ended attempts, oldest first."""
+    return [AttemptView(**row) for row in db.rows(_ATTEMPTS, id=task_id)]
+
+
+def recent(db: Database, most: int) -> Sequence[BatchLine]:
+    """Return the newest batches, newest first."""
+    return [
+        BatchLine(
+            row["id"],
+            row["prompt_head"],
+            utc(row["created_at"]),
+            tuple(row["models"]),
+            tuple(TaskStatus(status) for status in row["statuses"]),
+        )
+        for row in db.rows(_LIST, most=most)
+    ]
+
+
+def _task(row: sa.RowMapping) -> TaskView:
+    finished = row["finished_at"]
+    return TaskView(
+        **{
+            **row,
+            "status": TaskStatus(row["status"]),
+            "created_at": utc(row["created_at"]),
+            "finished_at": utc(finished) if finished else None,
+        }
+    )

@@ -1,0 +1,144 @@
+"""What the reconciler says to the database: end leases, enforce deadlines, find rows whose hint is gone."""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import sqlalchemy as sa
+
+from shared.store.engine import Database
+
+# Any fixed number; one database holds one aitask.
+_RECONCILER_LOCK = 0x6169_7265_636F
+SEND_AT_ONCE = 1000
+_END_AT_ONCE = 500
+
+_CLOCK = sa.text("SELECT clock_timestamp() AS now, now() - pg_postmaster_start_time() AS up")
+
+_EXPIRE = sa.text("""
+WITH gone AS MATERIALIZED (
+    SELECT id FROM task WHERE status = 3 AND lease_until < now()
+    ORDER BY id LIMIT :most FOR UPDATE SKIP LOCKED
+), ended AS (
+    UPDATE task t SET
+        rescues = t.rescues + 1,
+        status = CASE WHEN t.rescues + 1 >= :max_rescues THEN 2 ELSE 0 END,
+        finished_at = CASE WHEN t.rescues + 1 >= :max_rescues THEN now() END,
+        error_kind = CASE WHEN t.rescues + 1 >= :max_rescues THEN 'poison' ELSE 'lease_expired' END,
+        error_msg = CASE WHEN t.rescues + 1 >= :max_rescues
+            THEN format('%s workers stopped while they held this task', t.rescues + 1)
+            ELSE format('worker %s stopped answering', t.worker) END,
+        http_status = NULL, run_at = now(), enqueued_at = NULL, lease_until = NULL
+    FROM gone WHERE t.id = gone.id AND t.status = 3 AND t.lease_until < now()
+    RETURNING t.id, t.attempt, t.worker, t.started_at, t.error_kind, t.error_msg
+), noted AS (
+    INSERT INTO attempt (task_id, number, worker, started_at, outcome, error_kind, error_msg)
+    SELECT id, attempt, worker, started_at, 'lease_expired', error_kind, error_msg FROM ended
+)
+SELECT id::text, error_kind FROM ended
+""")
+
+_DEADLINE = sa.text("""
+WITH late AS MATERIALIZED (
+    SELECT id, status FROM task t
+    WHERE status IN (0, 3) AND deadline_at IS NOT NULL AND deadline_at < now()
+      AND NOT EXISTS (SELECT 1 FROM family_pause p WHERE p.family = t.family AND (p.until IS NULL OR p.until > now()))
+    ORDER BY id LIMIT :most FOR UPDATE SKIP LOCKED
+), ended AS (
+    UPDATE task t SET
+        status = 2, attempt = t.attempt + 1, finished_at = now(), enqueued_at = NULL, lease_until = NULL,
+        error_msg = concat_ws('; last error: ', 'not answered before its deadline', t.error_msg),
+        error_kind = 'deadline'
+    FROM late WHERE t.id = late.id
+    RETURNING t.id, t.attempt, t.worker, t.started_at, t.error_kind, t.error_msg, late.status AS was
+), noted AS (
+    INSERT INTO attempt (task_id, number, worker, started_at, outcome, error_kind, error_msg)
+    SELECT id, attempt - 1, worker, started_at, 'deadline', error_kind, error_msg FROM ended WHERE was = 3
+)
+SELECT id::text FROM ended
+""")
+
+# A loose index scan: one step per family, however many rows wait.
+_FAMILIES = sa.text("""
+WITH RECURSIVE f AS (
+    (SELECT family FROM task WHERE status = 0 ORDER BY family LIMIT 1)
+    UNION ALL
+    SELECT (SELECT family FROM task WHERE status = 0 AND family > f.family ORDER BY family LIMIT 1)
+    FROM f WHERE f.family IS NOT NULL
+)
+SELECT family FROM f WHERE family IS NOT NULL
+""")
+
+_UNHINTED = sa.text("""
+WITH due AS MATERIALIZED (
+    SELECT id FROM task
+    WHERE status = 0 AND family = :family AND run_at <= now() AND rescues < :suspect
+      AND (enqueued_at IS NULL OR enqueued_at < :watermark)
+    LIMIT :most FOR UPDATE SKIP LOCKED
+)
+UPDATE task t SET enqueued_at = now() FROM due WHERE t.id = due.id RETURNING t.id::text
+""")
+
+_END_PAUSES = sa.text("""
+WITH over AS (DELETE FROM family_pause WHERE until <= now() RETURNING family, paused_at)
+UPDATE task t SET deadline_at = deadline_at + (now() - over.paused_at)
+FROM over WHERE t.family = over.family AND t.status IN (0, 3) AND t.deadline_at IS NOT NULL
+""")
+
+
+@dataclass(frozen=True, slots=True)
+class Clock:
+    """The database's clock, and how long PostgreSQL has been up, in seconds."""
+
+    now: dt.datetime
+    up_s: float
+
+
+class Tick:
+    """One reconciler's turn: a transaction under the lock that keeps all others out."""
+
+    def __init__(self, connection: sa.Connection, *, max_rescues: int) -> None:
+        self._connection = connection
+        self._max_rescues = max_rescues
+
+    def clock(self) -> Clock:
+        row = self._connection.execute(_CLOCK).one()
+        return Clock(row.now, row.up.total_seconds())
+
+    def expire_leases(self) -> list[tuple[str, str]]:
+        """End the leases that ran out. Returns (task id, error kind)."""
+        rows = self._connection.execute(_EXPIRE, {"max_rescues": self._max_rescues, "most": _END_AT_ONCE})
+        return [(row.id, row.error_kind) for row in rows]
+
+    def enforce_deadlines(self) -> list[str]:
+        """End tasks that are past their deadline, running ones too: the fence moves on. Returns their ids."""
+        return list(self._connection.execute(_DEADLINE, {"most": _END_AT_ONCE}).scalars())
+
+    def end_pauses(self) -> None:
+        """Lift pauses whose time is over; the deadlines of what waited move by the pause."""
+        self._connection.execute(_END_PAUSES)
+
+    def waiting_families(self) -> list[str]:
+        """Every family that has a PENDING task, served here or not."""
+        return list(self._connection.execute(_FAMILIES).scalars())
+
+    def take_unhinted(self, family: str, watermark: dt.datetime) -> list[str]:
+        """Stamp due PENDING rows whose hint is gone as sent now. Returns their ids; the caller sends the hints."""
+        values = {
+            "family": family,
+            "watermark": watermark,
+            "suspect": max(1, self._max_rescues - 1),
+            "most": SEND_AT_ONCE,
+        }
+        return list(self._connection.execute(_UNHINTED, values).scalars())
+
+
+@contextmanager
+def tick(db: Database, *, max_rescues: int) -> Iterator[Tick | None]:
+    """Take the reconciler's turn, or yield None when another process has it."""
+    with db.transaction() as connection:
+        mine = connection.scalar(sa.text("SELECT pg_try_advisory_xact_lock(:key)"), {"key": _RECONCILER_LOCK})
+        yield Tick(connection, max_rescues=max_rescues) if mine else None

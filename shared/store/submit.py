@@ -1,0 +1,95 @@
+"""Writing a batch: conversation, batch and every task in one statement, so that nothing is ever half-written."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+
+import sqlalchemy as sa
+
+from shared.domain import NewBatch
+from shared.errors import NotFound, UsageFault
+from shared.store.engine import Database
+
+_SUBMIT = sa.text("""
+WITH new_conversation AS (
+    INSERT INTO conversation (id, title)
+    SELECT CAST(:conversation_id AS uuid), :title WHERE :opens_conversation
+), new_batch AS (
+    INSERT INTO batch (id, conversation_id, prompt, system, options, idempotency_key, request_hash)
+    VALUES (:batch_id, :conversation_id, :prompt, :system, CAST(:options AS jsonb), :idempotency_key, :request_hash)
+    ON CONFLICT (idempotency_key) DO NOTHING
+    RETURNING id
+)
+INSERT INTO task (id, batch_id, position, model, family, context, enqueued_at)
+SELECT t.id, new_batch.id, t.position - 1, t.model, t.family, t.context, now()
+FROM new_batch, unnest(
+    CAST(:ids AS uuid[]), CAST(:models AS text[]), CAST(:families AS text[]), CAST(:contexts AS jsonb[])
+) WITH ORDINALITY AS t (id, model, family, context, position)
+RETURNING id
+""")
+
+_FIRST = sa.text("""
+SELECT b.id, b.conversation_id, b.request_hash,
+       array(SELECT t.id::text FROM task t WHERE t.batch_id = b.id ORDER BY t.position) AS task_ids
+FROM batch b WHERE b.idempotency_key = :key
+""")
+
+TITLE_CHARS = 80
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """The batch that now exists; `new` is false when the idempotency key had been used for it before."""
+
+    batch_id: str
+    conversation_id: str
+    task_ids: tuple[str, ...]
+    new: bool
+
+
+def submit(db: Database, new: NewBatch, *, conversation_id: str) -> Written:
+    """Write a batch, or find the one that its idempotency key already made.
+
+    Raises:
+        UsageFault: the key was used for another request.
+        NotFound: the conversation to continue does not exist.
+        DatabaseUnavailable: nothing was written, or the commit's outcome is unknown.
+    """
+    values = {
+        "conversation_id": conversation_id,
+        "opens_conversation": new.conversation_id is None,
+        "title": " ".join(new.prompt[: TITLE_CHARS * 2].split())[:TITLE_CHARS],
+        "batch_id": new.id,
+        "prompt": new.prompt,
+        "system": new.system,
+        "options": json.dumps(new.options),
+        "idempotency_key": new.idempotency_key,
+        "request_hash": new.request_hash,
+        "ids": [task.id for task in new.tasks],
+        "models": [task.model for task in new.tasks],
+        "families": [task.family for task in new.tasks],
+        "contexts": [json.dumps(task.context) if task.context else None for task in new.tasks],
+    }
+    with db.transaction() as connection:
+        if new.conversation_id is not None:
+            known = connection.scalar(
+                sa.text("SELECT 1 FROM conversation WHERE id = :id FOR SHARE"), {"id": new.conversation_id}
+            )
+            if not known:
+                raise NotFound(f"no conversation {new.conversation_id}", remedy="see: aitask conv ls")
+        ids = connection.execute(_SUBMIT, values).scalars().all()
+        if ids:
+            return Written(new.id, conversation_id, tuple(task.id for task in new.tasks), True)
+        # The key is taken. What this statement wrote besides (a conversation) goes with the rollback.
+        connection.rollback()
+    return _first(db, new)
+
+
+def _first(db: Database, new: NewBatch) -> Written:
+    rows = db.rows(_FIRST, key=new.idempotency_key)
+    if not rows or rows[0]["request_hash"] != new.request_hash:
+        raise UsageFault(
+            f"the idempotency key {new.idempotency_key!r} was used for another request", remedy="use a new key"
+        )
+    return Written(str(rows[0]["id"]), str(rows[0]["conversation_id"]), tuple(rows[0]["task_ids"]), False)

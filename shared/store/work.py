@@ -1,0 +1,194 @@
+"""What a worker says to the database: claim, record, hold the lease. Every statement carries the fence."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import sqlalchemy as sa
+
+from shared.domain import Claimed, Finished, HintFate, TaskStatus
+from shared.store.engine import Database
+
+# A task that two workers died on is claimed alone, so that the third death names the culprit.
+SUSPECT_BELOW_MAX = 1
+
+_TAKE = """
+UPDATE task t SET
+    status = 3, attempt = t.attempt + 1, worker = :worker, started_at = now(),
+    lease_until = now() + make_interval(secs => :lease_s),
+    first_claimed_at = coalesce(t.first_claimed_at, now()),
+    deadline_at = coalesce(t.deadline_at, now() + make_interval(secs => :deadline_s))
+FROM wanted, batch b
+WHERE t.id = wanted.id AND b.id = t.batch_id
+RETURNING t.id::text, t.batch_id::text, b.conversation_id::text, t.model, t.family, t.attempt, t.failures, t.rescues,
+          t.bad_answers, b.prompt, b.system, b.options, t.context
+"""
+
+_CLAIM = sa.text(f"""
+WITH wanted AS MATERIALIZED (
+    SELECT id FROM task
+    WHERE id = ANY (CAST(:ids AS uuid[])) AND status = 0 AND run_at <= now() AND rescues < :suspect
+    ORDER BY id FOR UPDATE SKIP LOCKED
+)
+{_TAKE}
+""")
+
+_CLAIM_DUE = sa.text(f"""
+WITH wanted AS MATERIALIZED (
+    SELECT id FROM task
+    WHERE status = 0 AND family = :family AND run_at <= now() AND rescues < :suspect
+    ORDER BY enqueued_at LIMIT :most FOR UPDATE SKIP LOCKED
+)
+{_TAKE}
+""")
+
+_CLAIM_SUSPECT = sa.text(f"""
+WITH wanted AS MATERIALIZED (
+    SELECT id FROM task
+    WHERE status = 0 AND family = ANY (:families) AND run_at <= now() AND rescues >= :suspect
+    LIMIT 1 FOR UPDATE SKIP LOCKED
+)
+{_TAKE}
+""")
+
+_FATES = sa.text("""
+SELECT id::text, status = 0 AND run_at <= now() AND rescues < :suspect AS claimable
+FROM task WHERE id = ANY (CAST(:ids AS uuid[]))
+""")
+
+_HEARTBEAT = sa.text("""
+WITH held AS MATERIALIZED (
+    SELECT t.id FROM task t
+    JOIN unnest(CAST(:ids AS uuid[]), CAST(:attempts AS int[])) AS h (id, attempt)
+      ON t.id = h.id AND t.attempt = h.attempt
+    WHERE t.status = 3 ORDER BY t.id FOR UPDATE OF t
+)
+UPDATE task t SET lease_until = now() + make_interval(secs => :lease_s)
+FROM held WHERE t.id = held.id
+RETURNING t.id::text
+""")
+
+_COLUMNS = {
+    "status": "smallint",
+    "outcome": "text",
+    "run_in_s": "double precision",
+    "counts_failure": "boolean",
+    "counts_bad_answer": "boolean",
+    "response_text": "text",
+    "reasoning_text": "text",
+    "error_kind": "text",
+    "error_msg": "text",
+    "http_status": "smallint",
+    "cost_time_s": "double precision",
+    "first_token_s": "double precision",
+    "prompt_tokens": "integer",
+    "completion_tokens": "integer",
+    "finish_reason": "text",
+    "upstream_model": "text",
+}
+_ALL = {"id": "uuid", "attempt": "integer", **_COLUMNS}
+
+# Rows are locked in id order first: two recorders that write the same rows in different order would deadlock.
+_RECORD = sa.text(f"""
+WITH result AS MATERIALIZED (
+    SELECT * FROM unnest({", ".join(f"CAST(:{name} AS {kind}[])" for name, kind in _ALL.items())})
+        AS r ({", ".join(_ALL)})
+), held AS MATERIALIZED (
+    SELECT t.id FROM task t JOIN result r ON t.id = r.id AND t.attempt = r.attempt
+    WHERE t.status = 3 ORDER BY t.id FOR UPDATE OF t
+), written AS (
+    UPDATE task t SET
+        status = r.status,
+        failures = t.failures + r.counts_failure::int,
+        bad_answers = t.bad_answers + r.counts_bad_answer::int,
+        run_at = now() + make_interval(secs => r.run_in_s),
+        enqueued_at = NULL,
+        lease_until = NULL,
+        finished_at = CASE WHEN r.status = 0 THEN NULL ELSE now() END,
+        response_text = r.response_text, reasoning_text = r.reasoning_text,
+        error_kind = r.error_kind, error_msg = r.error_msg, http_status = r.http_status,
+        cost_time_s = r.cost_time_s, first_token_s = r.first_token_s,
+        prompt_tokens = r.prompt_tokens, completion_tokens = r.completion_tokens,
+        finish_reason = r.finish_reason, upstream_model = r.upstream_model
+    FROM result r, held
+    WHERE t.id = held.id AND t.id = r.id AND t.attempt = r.attempt AND t.status = 3
+    RETURNING t.id, t.attempt, t.worker, t.started_at, r.outcome, r.error_kind, r.error_msg, r.http_status
+), noted AS (
+    INSERT INTO attempt (task_id, number, worker, started_at, outcome, error_kind, error_msg, http_status)
+    SELECT id, attempt, worker, started_at, outcome, error_kind, error_msg, http_status FROM written
+)
+SELECT id::text FROM written
+""")
+
+
+def claim(
+    db: Database, ids: Sequence[str], *, worker: str, lease_s: float, deadline_s: float, max_rescues: int
+) -> tuple[list[Claimed], dict[str, HintFate]]:
+    """Claim the due tasks among these ids, and say what became of the others' hints."""
+    values = _terms(worker, lease_s, deadline_s, max_rescues)
+    with db.transaction() as connection:
+        claimed = [_claimed(row) for row in connection.execute(_CLAIM, {"ids": list(ids), **values}).mappings()]
+        rest = set(ids) - {task.id for task in claimed}
+        if not rest:
+            return claimed, {}
+        known = connection.execute(_FATES, {"ids": list(rest), "suspect": values["suspect"]}).all()
+    fates = dict.fromkeys(rest, HintFate.UNKNOWN)
+    for task_id, claimable in known:
+        fates[task_id] = HintFate.LOCKED if claimable else HintFate.DONE
+    return claimed, fates
+
+
+def claim_due(
+    db: Database, family: str, *, most: int, worker: str, lease_s: float, deadline_s: float, max_rescues: int
+) -> list[Claimed]:
+    """Claim due tasks of a family without any hint, oldest first: the way on while Redis is away."""
+    values = _terms(worker, lease_s, deadline_s, max_rescues)
+    return [_claimed(row) for row in db.rows(_CLAIM_DUE, family=family, most=most, **values)]
+
+
+def claim_suspect(
+    db: Database, families: Sequence[str], *, worker: str, lease_s: float, deadline_s: float, max_rescues: int
+) -> Claimed | None:
+    """Claim one task that workers have died on. Suspects have no hints: a worker asks when it holds none."""
+    values = _terms(worker, lease_s, deadline_s, max_rescues)
+    rows = db.rows(_CLAIM_SUSPECT, families=list(families), **values)
+    return _claimed(rows[0]) if rows else None
+
+
+def record(db: Database, results: Sequence[Finished]) -> set[str]:
+    """Write results whose fence still holds, with a row for each attempt. Returns the ids written.
+
+    Raises:
+        UnstorableData: some row's data was refused; nothing was written.
+        DatabaseUnavailable: nothing was written, or the commit's outcome is unknown; repeating is safe.
+    """
+    columns: dict[str, list[Any]] = {
+        "id": [r.id for r in results],
+        "attempt": [r.attempt for r in results],
+        **{name: [getattr(r, name) for r in results] for name in _COLUMNS},
+    }
+    columns["status"] = [int(r.status) for r in results]
+    return {row["id"] for row in db.rows(_RECORD, **columns)}
+
+
+def heartbeat(db: Database, held: Sequence[tuple[str, int]], *, lease_s: float) -> set[str]:
+    """Extend the leases of these (id, attempt) pairs. Returns the ids still held; the others are lost."""
+    if not held:
+        return set()
+    ids, attempts = zip(*held, strict=True)
+    return {row["id"] for row in db.rows(_HEARTBEAT, ids=list(ids), attempts=list(attempts), lease_s=lease_s)}
+
+
+def handed_back(task: Claimed, *, outcome: str = "handed_back", run_in_s: float = 0.0) -> Finished:
+    """The result of an attempt that its worker gives up unfinished, at no cost to the task."""
+    return Finished(id=task.id, attempt=task.attempt, status=TaskStatus.PENDING, outcome=outcome, run_in_s=run_in_s)
+
+
+def _terms(worker: str, lease_s: float, deadline_s: float, max_rescues: int) -> dict[str, Any]:
+    suspect = max(1, max_rescues - SUSPECT_BELOW_MAX)
+    return {"worker": worker, "lease_s": lease_s, "deadline_s": deadline_s, "suspect": suspect}
+
+
+def _claimed(row: sa.RowMapping) -> Claimed:
+    return Claimed(**{**row, "context": tuple(row["context"] or ())})

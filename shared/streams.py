@@ -1,0 +1,262 @@
+"""The task streams: hints in, hints out. Everything here may fail without any task being lost.
+
+Key names, for a namespace N: `N:tasks:FAMILY` (stream, consumer group N), `N:sys_dead_letters` (stream).
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import redis
+from redis.backoff import NoBackoff
+from redis.exceptions import RedisError, ResponseError
+from redis.retry import Retry
+
+from shared.errors import HintsUnavailable
+from shared.ids import is_id
+
+FIELD = "task"
+DEAD_LETTER_CAP = 10_000
+# What is enqueued and what is in the stream may differ for this long: a commit and an XADD in between.
+WATERMARK_GRACE_S = 5.0
+
+# What Redis says when a group, or the stream under a blocked reader, has gone.
+_GONE = ("NOGROUP", "UNBLOCKED", "no longer exists")
+
+
+@dataclass(frozen=True, slots=True)
+class Hint:
+    """One stream entry. `task_id` is None when the entry names no task."""
+
+    family: str
+    entry_id: str
+    task_id: str | None
+    fields: Mapping[bytes, bytes]
+
+
+@dataclass(frozen=True, slots=True)
+class Watermark:
+    """How far a family's stream has been delivered, in Redis' time; hints sent before it are gone or delivered."""
+
+    redis_now: dt.datetime
+    safe_until: dt.datetime
+
+
+@contextmanager
+def translating() -> Iterator[None]:
+    """Turn what redis-py raises into ours; a URL with a password never gets into the message."""
+    try:
+        yield
+    except (RedisError, OSError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise HintsUnavailable(f"Redis is not available: {reason}", remedy="see: aitask doctor") from error
+
+
+def group_gone(error: BaseException) -> bool:
+    """Tell whether an error means that the consumer group has to be made again."""
+    origin = error.__cause__ if isinstance(error, HintsUnavailable) else error
+    return isinstance(origin, ResponseError) and any(sign in str(origin) for sign in _GONE)
+
+
+def stream_name(namespace: str, family: str) -> str:
+    return f"{namespace}:tasks:{family}"
+
+
+def parse(family: str, entry_id: bytes, fields: Mapping[bytes, bytes] | None) -> Hint:
+    """Make a hint of an entry, whatever is in it. A deleted entry has no fields."""
+    fields = fields or {}
+    value = fields.get(FIELD.encode())
+    text = value.decode("ascii", "replace") if value is not None else ""
+    return Hint(family, entry_id.decode(), text.lower() if len(fields) == 1 and is_id(text) else None, fields)
+
+
+class Streams:
+    """The synchronous side: sending hints, acknowledging, and what the reconciler and operators ask.
+
+    Args:
+        dsn: Redis URL.
+        namespace: first part of every key.
+        timeout_s: bound for connecting and for each reply, in seconds.
+    """
+
+    def __init__(self, dsn: str, *, namespace: str, timeout_s: float = 1.0) -> None:
+        self.namespace = namespace
+        # One retry layer, the task row: the client itself tries once.
+        self.client = redis.Redis.from_url(
+            dsn, socket_timeout=timeout_s, socket_connect_timeout=timeout_s, retry=Retry(NoBackoff(), 0)
+        )
+
+    def close(self) -> None:
+        self.client.close()
+
+    def ping(self) -> None:
+        """Raise HintsUnavailable unless Redis answers."""
+        with translating():
+            self.client.ping()
+
+    def send(self, hints: Iterable[tuple[str, str]]) -> None:
+        """Append one hint per (family, task id), all in one round trip."""
+        with translating():
+            pipe = self.client.pipeline(transaction=False)
+            for family, task_id in hints:
+                pipe.xadd(stream_name(self.namespace, family), {FIELD: task_id})
+            pipe.execute()
+
+    def ensure_group(self, family: str) -> bool:
+        """Create the family's stream and group, from the very first entry on. Returns whether it was missing."""
+        with translating():
+            try:
+                self.client.xgroup_create(stream_name(self.namespace, family), self.namespace, id="0", mkstream=True)
+            except ResponseError as error:
+                if "BUSYGROUP" not in str(error):
+                    raise
+                return False
+        return True
+
+    def watermark(self, family: str) -> Watermark:
+        """Read how far the family's hints have been delivered (design: "Reconciler")."""
+        name = stream_name(self.namespace, family)
+        with translating():
+            groups = self.client.xinfo_groups(name)
+            mine = next((g for g in groups if g["name"] == self.namespace.encode()), None)
+            last = mine["last-delivered-id"].decode() if mine else "0-0"
+            pipe = self.client.pipeline(transaction=True)
+            pipe.time()
+            pipe.xrange(name, min=f"({last}", max="+", count=1)
+            (seconds, micros), following = pipe.execute()
+        now = dt.datetime.fromtimestamp(seconds + micros / 1e6, dt.timezone.utc)
+        if not following:
+            return Watermark(now, now)
+        waiting_since = int(following[0][0].split(b"-")[0]) / 1000
+        # An entry may bear any id, so a date that can't be one counts as long ago.
+        waiting_since = min(max(waiting_since, 0.0), now.timestamp())
+        return Watermark(now, dt.datetime.fromtimestamp(waiting_since, dt.timezone.utc))
+
+    def owned(self, family: str, consumer: str, entry_ids: Sequence[str]) -> list[str]:
+        """Return those of the entries that are pending for this consumer."""
+        name = stream_name(self.namespace, family)
+        with translating():
+            pipe = self.client.pipeline(transaction=False)
+            for entry_id in entry_ids:
+                pipe.xpending_range(name, self.namespace, entry_id, entry_id, 1, consumername=consumer)
+            return [entry_id for entry_id, found in zip(entry_ids, pipe.execute(), strict=True) if found]
+
+    def renew(self, family: str, consumer: str, entry_ids: Sequence[str]) -> None:
+        """Set the idle time of this consumer's own entries back to 0."""
+        mine = self.owned(family, consumer, entry_ids)
+        if mine:
+            with translating():
+                name = stream_name(self.namespace, family)
+                self.client.xclaim(name, self.namespace, consumer, 0, [*mine], idle=0, justid=True)
+
+    def drop_consumer_if_idle(self, family: str, consumer: str) -> None:
+        """Remove a consumer that has no pending entries; with some it stays, so that they are not lost sight of."""
+        name = stream_name(self.namespace, family)
+        with translating():
+            if not self.client.xpending_range(name, self.namespace, "-", "+", 1, consumername=consumer):
+                self.client.xgroup_delconsumer(name, self.namespace, consumer)
+
+
+class HintReader:
+    """The worker's asyncio side: blocking reads on one connection, acknowledgements on another.
+
+    Args:
+        block_s: how long one read waits for an entry; the reply timeout exceeds it.
+    """
+
+    def __init__(
+        self, dsn: str, *, namespace: str, consumer: str, block_s: float = 1.0, timeout_s: float = 2.0
+    ) -> None:
+        from redis import asyncio as aioredis
+        from redis.asyncio.retry import Retry as AsyncRetry
+
+        self.namespace = namespace
+        self.consumer = consumer
+        self._block_ms = int(block_s * 1000)
+
+        def client(reply_s: float) -> Any:
+            return aioredis.Redis.from_url(
+                dsn,
+                socket_timeout=reply_s,
+                socket_connect_timeout=timeout_s,
+                retry=AsyncRetry(NoBackoff(), 0),
+            )
+
+        self._reading = client(block_s + timeout_s)
+        self._writing = client(timeout_s)
+
+    async def close(self) -> None:
+        """Close both connections."""
+        await self._reading.aclose()
+        await self._writing.aclose()
+
+    async def ensure_groups(self, families: Sequence[str]) -> None:
+        """Create what is missing of the families' groups, from the very first entry on."""
+        with translating():
+            for family in families:
+                try:
+                    await self._writing.xgroup_create(
+                        stream_name(self.namespace, family), self.namespace, id="0", mkstream=True
+                    )
+                except ResponseError as error:
+                    if "BUSYGROUP" not in str(error):
+                        raise
+
+    async def read(self, families: Sequence[str], *, each: int) -> list[Hint]:
+        """Read at most `each` new entries per family, waiting up to the block time for the first."""
+        names = {stream_name(self.namespace, family): family for family in families}
+        with translating():
+            reply = await self._reading.xreadgroup(
+                self.namespace, self.consumer, dict.fromkeys(names, ">"), count=each, block=self._block_ms
+            )
+        items = reply.items() if isinstance(reply, dict) else reply or []
+        hints = []
+        for name, entries in items:
+            # redis-py nests a dict reply's entries one list deeper.
+            flat = entries[0] if entries and isinstance(entries[0], list) else entries
+            hints += [parse(names[name.decode()], entry_id, fields) for entry_id, fields in flat]
+        return hints
+
+    async def take_over(self, family: str, *, idle_s: float, cursor: str, most: int) -> tuple[str, list[Hint]]:
+        """Claim entries that have been pending for longer than `idle_s`; returns where to go on and the hints."""
+        name = stream_name(self.namespace, family)
+        with translating():
+            reply = await self._writing.xautoclaim(
+                name, self.namespace, self.consumer, int(idle_s * 1000), start_id=cursor, count=most
+            )
+        # Redis 6.2 answers nil for an entry that was deleted while pending; later servers drop it themselves.
+        hints = [parse(family, entry_id, fields) for entry_id, fields in reply[1] if entry_id is not None]
+        return reply[0].decode() if isinstance(reply[0], bytes) else str(reply[0]), hints
+
+    async def discard(self, hints: Sequence[Hint], *, resend: Sequence[tuple[str, str]] = ()) -> None:
+        """Acknowledge and delete entries, in one MULTI; hints to (family, task id) may be sent anew in it."""
+        if not hints and not resend:
+            return
+        with translating():
+            pipe = self._writing.pipeline(transaction=True)
+            for family, task_id in resend:
+                pipe.xadd(stream_name(self.namespace, family), {FIELD: task_id})
+            for family in {hint.family for hint in hints}:
+                ids = [hint.entry_id for hint in hints if hint.family == family]
+                pipe.xack(stream_name(self.namespace, family), self.namespace, *ids)
+                pipe.xdel(stream_name(self.namespace, family), *ids)
+            await pipe.execute()
+
+    async def bury(self, hints: Sequence[Hint], *, reason: str) -> None:
+        """Move entries that name no task to the dead letters, whole, in one MULTI with their end."""
+        if not hints:
+            return
+        with translating():
+            pipe = self._writing.pipeline(transaction=True)
+            for hint in hints:
+                stream = stream_name(self.namespace, hint.family)
+                letter: dict[Any, Any] = {b"reason": reason, b"stream": stream, b"entry": hint.entry_id}
+                letter |= {b"field:" + key: value for key, value in hint.fields.items()}
+                pipe.xadd(f"{self.namespace}:sys_dead_letters", letter, maxlen=DEAD_LETTER_CAP, approximate=True)
+                pipe.xack(stream, self.namespace, hint.entry_id)
+                pipe.xdel(stream, hint.entry_id)
+            await pipe.execute()

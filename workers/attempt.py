@@ -1,0 +1,104 @@
+"""One attempt: the call, and what its outcome means for the task."""
+
+from __future__ import annotations
+
+import logging
+import random
+import time
+from collections.abc import Callable
+
+from shared.domain import Claimed, Finished, TaskStatus
+from shared.errors import UpstreamError
+from workers.answer import Answer, Piece
+from workers.families.generic import Behaviour
+from workers.gate import Gate
+from workers.retry import decide
+from workers.upstream import UpstreamClient
+
+log = logging.getLogger("aitask.attempt")
+
+# Errors that show the endpoint itself to be in trouble; any other answer shows that it is up.
+_DOWN = {"connect", "connect_timeout", "reset", "tls", "timeout", "idle_timeout"}
+
+
+def endpoint_down(error: UpstreamError) -> bool:
+    """Tell whether an error counts for the family's breaker."""
+    status = error.http_status
+    return error.kind in _DOWN or (
+        status is not None and status >= 500 and error.retryable and error.retry_after_s is None
+    )
+
+
+async def attempt(
+    task: Claimed,
+    behaviour: Behaviour,
+    upstream: UpstreamClient,
+    gate: Gate,
+    *,
+    max_failures: int,
+    on_piece: Callable[[Piece], None],
+) -> Finished:
+    """Make the call and return what is to be recorded."""
+    began = time.monotonic()
+    try:
+        answer = await upstream.complete(task, behaviour, on_piece)
+    except UpstreamError as error:
+        return _failed(task, error, gate, max_failures=max_failures, took_s=time.monotonic() - began)
+    except Exception as bug:  # a bug in one family's code must not end the worker
+        log.exception("a call ended in a bug", extra={"task_id": task.id, "family": task.family})
+        wrong = UpstreamError(f"internal error: {type(bug).__name__}", kind="internal", retryable=True, max_tries=2)
+        return _failed(task, wrong, gate, max_failures=max_failures, took_s=time.monotonic() - began)
+    gate.succeeded(task.family)
+    return _answered(task, answer)
+
+
+def _answered(task: Claimed, answer: Answer) -> Finished:
+    return Finished(
+        id=task.id,
+        attempt=task.attempt,
+        status=TaskStatus.SUCCESS,
+        outcome="answered",
+        response_text=answer.text,
+        reasoning_text=answer.reasoning,
+        http_status=200,
+        cost_time_s=answer.cost_time_s,
+        first_token_s=answer.first_token_s,
+        prompt_tokens=answer.prompt_tokens,
+        completion_tokens=answer.completion_tokens,
+        finish_reason=answer.finish_reason,
+        upstream_model=answer.model,
+    )
+
+
+def _failed(task: Claimed, error: UpstreamError, gate: Gate, *, max_failures: int, took_s: float) -> Finished:
+    decision = decide(
+        error,
+        failures=task.failures,
+        bad_answers=task.bad_answers,
+        max_failures=max_failures,
+        chance=random.random(),
+    )
+    if endpoint_down(error):
+        gate.failed(task.family, error.message)
+    else:
+        gate.succeeded(task.family)
+    if decision.cool_s:
+        gate.cool(task.family, decision.cool_s)
+    fields = {"task_id": task.id, "family": task.family, "attempt": task.attempt, "kind": error.kind}
+    if decision.status is TaskStatus.PENDING:
+        log.info("a call failed and will be tried again: %s", error.message, extra=fields)
+    else:
+        log.warning("a task failed: %s", error.message, extra=fields)
+    return Finished(
+        id=task.id,
+        attempt=task.attempt,
+        status=decision.status,
+        outcome="retry" if decision.status is TaskStatus.PENDING else "failed",
+        run_in_s=decision.run_in_s,
+        counts_failure=decision.counts_failure,
+        counts_bad_answer=decision.counts_bad_answer,
+        error_kind=error.kind,
+        error_msg=error.message,
+        http_status=error.http_status,
+        cost_time_s=took_s,
+    )

@@ -1,0 +1,230 @@
+"""How a worker gets tasks: gate, read, claim. From the database alone while Redis is away."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Awaitable, Callable, Iterable
+from functools import partial
+from typing import Any, TypeVar
+
+from shared.domain import Claimed, HintFate
+from shared.errors import AitaskError, HintsUnavailable
+from shared.store import work
+from shared.store.engine import Database
+from shared.streams import Hint, HintReader, group_gone
+from workers.dbthread import DbThread
+from workers.gate import Gate, Limits
+from workers.holdings import Holdings
+
+log = logging.getLogger("aitask.intake")
+
+# Redis may blink; only after this long is the database asked directly, and then this often.
+AWAY_S = 2.0
+POLL_S = 0.5
+LOCKED_RETRY_S = 0.05
+_DATABASE_RETRY_S = 0.5
+# XAUTOCLAIM looks at this many entries a call.
+_TAKE_OVER_MOST = 100
+
+T = TypeVar("T")
+Start = Callable[[Claimed, "Hint | None"], None]
+
+
+class Intake:
+    """Reads hints and claims their tasks, as many as may begin now.
+
+    Args:
+        start: begins the call of a claimed task; called on the loop.
+        group_gone_for: told of a family whose group had to be made again.
+    """
+
+    def __init__(
+        self,
+        db: Database,
+        hints: HintReader,
+        gate: Gate,
+        holdings: Holdings,
+        limits: Limits,
+        *,
+        worker: str,
+        families: tuple[str, ...],
+        start: Start,
+        group_gone_for: Callable[[str], None],
+    ) -> None:
+        self._db = db
+        self._hints = hints
+        self._gate = gate
+        self._holdings = holdings
+        self._limits = limits
+        self._worker = worker
+        self._families = families
+        self._start = start
+        self._group_gone_for = group_gone_for
+        self._thread = DbThread("aitask-claim")
+        self._suspect_from = max(1, limits.max_rescues - 1)
+        self._away_since: float | None = None
+        self._stopping = False
+        self._changed = asyncio.Event()
+        self._cursors = dict.fromkeys(families, "0-0")
+        self._claim_lock = asyncio.Lock()
+
+    def stop(self) -> None:
+        """Take nothing more."""
+        self._stopping = True
+        self._changed.set()
+
+    def slot_freed(self) -> None:
+        """A slot is free, or the gate has changed."""
+        self._changed.set()
+
+    async def run(self) -> None:
+        """Take tasks until stopped."""
+        while not self._stopping:
+            chosen, each = self._gate.plan()
+            if not chosen:
+                await self._wait(0.2)
+            elif self._away_since is not None and time.monotonic() - self._away_since > AWAY_S:
+                await self._poll(chosen, each)
+            else:
+                await self._read(chosen, each)
+
+    async def _wait(self, seconds: float) -> None:
+        self._changed.clear()
+        try:
+            await asyncio.wait_for(self._changed.wait(), seconds)
+        except asyncio.TimeoutError:
+            pass
+
+    async def _read(self, chosen: list[str], each: int) -> None:
+        try:
+            hints = await self._hints.read(chosen, each=each)
+        except HintsUnavailable as error:
+            await self._redis_failed(error, chosen)
+            return
+        self._redis_back()
+        if hints:
+            await self.take(hints)
+
+    async def _redis_failed(self, error: HintsUnavailable, families: Iterable[str]) -> None:
+        if group_gone(error):
+            log.warning("consumer groups were gone and are made again")
+            for family in families:
+                self._group_gone_for(family)
+            try:
+                await self._hints.ensure_groups(self._families)
+                return
+            except HintsUnavailable as second:
+                error = second
+        if self._away_since is None:
+            log.warning("Redis is away; tasks go on from the database: %s", error.message)
+            self._away_since = time.monotonic()
+        await self._wait(0.1)
+
+    def _redis_back(self) -> None:
+        if self._away_since is not None:
+            log.info("Redis is back")
+            self._away_since = None
+
+    async def _poll(self, chosen: list[str], each: int) -> None:
+        """Claim straight from the database, and see whether Redis is back."""
+        began = 0
+        for family in chosen:
+            due = partial(work.claim_due, self._db, family, most=each, **self._terms())
+            began += self._begin((task, None) for task in await self._claiming(due) or [])
+        try:
+            await self._hints.ensure_groups(self._families)
+            self._redis_back()
+        except HintsUnavailable:
+            # A full hand means that there is more.
+            await self._wait(0.02 if began >= each else POLL_S)
+
+    async def take(self, hints: list[Hint]) -> None:
+        """Claim what these hints name; every hint ends claimed, discarded, buried or handed on."""
+        nameless = [hint for hint in hints if hint.task_id is None]
+        named: dict[str, Hint] = {}
+        spare = []
+        for hint in hints:
+            if hint.task_id is not None and named.setdefault(hint.task_id, hint) is not hint:
+                spare.append(hint)
+        await self._quietly(self._hints.bury(nameless, reason="names no task"))
+        while named and not self._stopping:
+            result = await self._claiming(partial(work.claim, self._db, list(named), **self._terms()))
+            if result is None:
+                await self._wait(_DATABASE_RETRY_S)
+                continue
+            claimed, fates = result
+            self._begin((task, named.pop(task.id)) for task in claimed)
+            done = [named.pop(task_id) for task_id, fate in fates.items() if fate is HintFate.DONE]
+            unknown = [named.pop(task_id) for task_id, fate in fates.items() if fate is HintFate.UNKNOWN]
+            await self._quietly(self._hints.discard(done + spare))
+            await self._quietly(self._hints.bury(unknown, reason="no such task"))
+            spare = []
+            if named:
+                await asyncio.sleep(LOCKED_RETRY_S)
+        # Stopped in between: others get these at once instead of after a lease.
+        rest = list(named.values())
+        resend = [(hint.family, task_id) for task_id, hint in named.items()]
+        await self._quietly(self._hints.discard(rest, resend=resend))
+
+    async def _claiming(self, function: Callable[[], T]) -> T | None:
+        """Claim, one at a time, or return None when the database is away: then nothing new is claimed."""
+        async with self._claim_lock:
+            try:
+                return await self._thread.call(function)
+            except AitaskError as error:
+                log.warning("nothing can be claimed: %s", error.message)
+                return None
+
+    def _begin(self, claimed: Iterable[tuple[Claimed, Hint | None]]) -> int:
+        number = 0
+        for task, hint in claimed:
+            number += 1
+            self._start(task, hint)
+        return number
+
+    async def take_over(self) -> None:
+        """Take over entries that have been idle for longer than a lease, the cursor carried on from pass to pass.
+
+        Idle time does not prove a task abandoned: the claim looks at the database's lease.
+        """
+        chosen, each = self._gate.plan()
+        for family in chosen:
+            try:
+                cursor, hints = await self._hints.take_over(
+                    family,
+                    idle_s=self._limits.lease_s,
+                    cursor=self._cursors[family],
+                    most=min(each, _TAKE_OVER_MOST),
+                )
+            except HintsUnavailable:
+                return
+            self._cursors[family] = cursor
+            if hints:
+                await self.take(hints)
+
+    async def take_suspect(self) -> None:
+        """Claim one task that workers have died on, if none is held: alone, so that it can hurt no other twice."""
+        open_now = [family for family in self._families if self._gate.room(family) > 0]
+        if not open_now or self._holdings.has_suspect(self._suspect_from):
+            return
+        task = await self._claiming(lambda: work.claim_suspect(self._db, open_now, **self._terms()))
+        if task is not None:
+            self._begin([(task, None)])
+
+    async def _quietly(self, said: Awaitable[None]) -> None:
+        """What Redis does not take now is done later by whoever meets the entry again."""
+        try:
+            await said
+        except HintsUnavailable:
+            log.debug("hints could not be put away")
+
+    def _terms(self) -> dict[str, Any]:
+        limits = self._limits
+        return {
+            "worker": self._worker,
+            "lease_s": limits.lease_s,
+            "deadline_s": limits.deadline_s,
+            "max_rescues": limits.max_rescues,
+        }

@@ -1,0 +1,110 @@
+"""The reconciler: in every worker, one at a time, every second. It alone ends leases and re-sends lost hints."""
+
+from __future__ import annotations
+
+import datetime as dt
+import logging
+import threading
+import time
+
+from shared.errors import AitaskError, HintsUnavailable
+from shared.store import recovery
+from shared.store.engine import Database
+from shared.streams import WATERMARK_GRACE_S, Streams
+
+log = logging.getLogger("aitask.reconciler")
+
+TICK_S = 1.0
+
+
+def hint_is_gone_before(
+    *, redis_now: dt.datetime, safe_until: dt.datetime, database_now: dt.datetime, grace_s: float
+) -> dt.datetime:
+    """Return the database time before which a hint that is still owed must be gone.
+
+    `safe_until` is in Redis' time: what the two clocks differ by is taken out, and the grace covers the moment between
+    a commit and its XADD. Source: design.md, "Reconciler".
+    """
+    offset = redis_now - database_now
+    return min(safe_until, redis_now) - offset - dt.timedelta(seconds=grace_s)
+
+
+class Reconciler:
+    """Carries out a tick a second on a thread of its own."""
+
+    def __init__(self, db: Database, streams: Streams, *, lease_s: float, max_rescues: int) -> None:
+        self._db = db
+        self._streams = streams
+        self._lease_s = lease_s
+        self._max_rescues = max_rescues
+        self._stop = threading.Event()
+        self._outage_ended = time.monotonic() - lease_s
+        self._away = False
+        self._made_anew: set[str] = set()
+
+    def start(self) -> None:
+        threading.Thread(target=self._run, name="aitask-reconciler", daemon=True).start()
+
+    def stop(self) -> None:
+        self._stop.set()
+
+    def group_was_gone(self, family: str) -> None:
+        """A reader found the family's group gone: all earlier hints went with it, so none needs a grace."""
+        self._made_anew.add(family)
+
+    def _run(self) -> None:
+        while not self._stop.wait(TICK_S):
+            try:
+                while self.tick():
+                    pass
+                if self._away:
+                    self._away, self._outage_ended = False, time.monotonic()
+            except AitaskError as error:
+                if not self._away:
+                    log.warning("the reconciler waits: %s", error.message)
+                self._away = True
+
+    def tick(self) -> bool:
+        """Do what is due. Returns whether a full portion of hints was sent, so that more may be waiting."""
+        owed: list[tuple[str, str]] = []
+        with recovery.tick(self._db, max_rescues=self._max_rescues) as turn:
+            if turn is None:
+                return False
+            clock = turn.clock()
+            turn.end_pauses()
+            if self._may_end_leases(clock):
+                for task_id, kind in turn.expire_leases():
+                    log.warning("a lease ran out", extra={"task_id": task_id, "kind": kind})
+            for task_id in turn.enforce_deadlines():
+                log.warning("a task is past its deadline", extra={"task_id": task_id})
+            for family in turn.waiting_families():
+                owed += [(family, task_id) for task_id in self._unhinted(turn, family, clock.now)]
+        if owed:
+            log.debug("hints are sent again", extra={"hints": len(owed)})
+            try:
+                self._streams.send(owed)
+            except HintsUnavailable:
+                return False
+        return len(owed) >= recovery.SEND_AT_ONCE
+
+    def _may_end_leases(self, clock: recovery.Clock) -> bool:
+        """Workers that could not beat because the database was away get a whole lease to beat again."""
+        since_outage = time.monotonic() - self._outage_ended
+        return not self._away and since_outage >= self._lease_s and clock.up_s >= self._lease_s
+
+    def _unhinted(self, turn: recovery.Tick, family: str, database_now: dt.datetime) -> list[str]:
+        try:
+            created = self._streams.ensure_group(family)
+            mark = self._streams.watermark(family)
+        except HintsUnavailable:
+            # Workers claim from the database meanwhile.
+            return []
+        anew = created or family in self._made_anew
+        self._made_anew.discard(family)
+        gone_before = hint_is_gone_before(
+            redis_now=mark.redis_now,
+            safe_until=mark.safe_until,
+            database_now=database_now,
+            grace_s=0.0 if anew else WATERMARK_GRACE_S,
+        )
+        return turn.take_unhinted(family, gone_before)

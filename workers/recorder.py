@@ -1,0 +1,141 @@
+"""The one recorder of a worker: finished attempts meet here, are written together, and only then acknowledged."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from dataclasses import replace
+from typing import Any
+
+from shared.domain import Finished, TaskStatus
+from shared.errors import AitaskError, HintsUnavailable
+from shared.store import work
+from shared.store.engine import Database, UnstorableData
+from shared.streams import HintReader
+from shared.text import storable
+from workers.dbthread import DbThread
+from workers.holdings import Holdings
+
+log = logging.getLogger("aitask.recorder")
+
+GATHER_S = 0.005
+MOST_ROWS = 200
+MOST_BYTES = 8 << 20
+_RETRY_S = (0.1, 0.2, 0.5, 1.0)
+
+
+class Recorder:
+    """Writes what waits: up to 200 rows or 8 MiB in one statement, at most 5 ms after the first came."""
+
+    def __init__(self, db: Database, hints: HintReader, holdings: Holdings) -> None:
+        self._db = db
+        self._hints = hints
+        self._holdings = holdings
+        self._thread = DbThread("aitask-record")
+        self._waiting: asyncio.Queue[Finished] = asyncio.Queue()
+        self._left_over: Finished | None = None
+        self._unwritten = 0
+        self._written = asyncio.Event()
+        self._written.set()
+
+    def put(self, result: Finished) -> None:
+        """Take a result. Its task stays held until it is written."""
+        self._unwritten += 1
+        self._written.clear()
+        self._waiting.put_nowait(_storable(result))
+
+    @property
+    def unwritten(self) -> int:
+        """Results that are not in the database yet."""
+        return self._unwritten
+
+    async def drained(self) -> None:
+        """Wait until every result is written."""
+        await self._written.wait()
+
+    async def run(self) -> None:
+        """Record for ever."""
+        while True:
+            results = await self._gather()
+            await self._write(results)
+            self._unwritten -= len(results)
+            if self._unwritten == 0:
+                self._written.set()
+
+    async def _gather(self) -> list[Finished]:
+        first = self._left_over or await self._waiting.get()
+        self._left_over = None
+        results, size = [first], first.text_bytes
+        # A lone result has nobody to wait for.
+        if len(self._holdings) > 1 and self._waiting.qsize() < MOST_ROWS - 1:
+            await asyncio.sleep(GATHER_S)
+        while len(results) < MOST_ROWS and not self._waiting.empty():
+            result = self._waiting.get_nowait()
+            size += result.text_bytes
+            if size > MOST_BYTES:
+                self._left_over = result
+                break
+            results.append(result)
+        return results
+
+    async def _write(self, results: list[Finished]) -> None:
+        tries = 0
+        while True:
+            try:
+                written = await self._thread.call(lambda: work.record(self._db, results))
+                break
+            except UnstorableData as error:
+                await self._split(results, error)
+                return
+            except AitaskError as error:
+                # PostgreSQL is away: the answers are kept, and repeating is safe, for the fence lets one through.
+                if tries == 0:
+                    log.warning("results wait for PostgreSQL: %s", error.message, extra={"waiting": self._unwritten})
+                await asyncio.sleep(_RETRY_S[min(tries, len(_RETRY_S) - 1)])
+                tries += 1
+        if tries:
+            log.info("PostgreSQL is back, results are recorded", extra={"recorded": len(written)})
+        await self._acknowledge(results, written)
+
+    async def _split(self, results: list[Finished], error: UnstorableData) -> None:
+        """Find the row whose data was refused: it fails by itself and holds up no other."""
+        if len(results) > 1:
+            middle = len(results) // 2
+            await self._write(results[:middle])
+            await self._write(results[middle:])
+            return
+        result = results[0]
+        if result.outcome == "unstorable":
+            raise error
+        log.error("an answer can't be stored: %s", error.message, extra={"task_id": result.id})
+        refused = Finished(
+            id=result.id, attempt=result.attempt, status=TaskStatus.FAILED, outcome="unstorable",
+            error_kind="unstorable", error_msg="the answer can't be stored", http_status=result.http_status,
+        )  # fmt: skip
+        await self._write([refused])
+
+    async def _acknowledge(self, results: list[Finished], written: set[str]) -> None:
+        hints, resend = [], []
+        for result in results:
+            holding = self._holdings.remove((result.id, result.attempt))
+            if result.id not in written:
+                log.warning("a stale result was not recorded", extra={"task_id": result.id, "attempt": result.attempt})
+            elif holding is not None and result.status is TaskStatus.PENDING and result.run_in_s == 0:
+                resend.append((holding.task.family, result.id))
+            if holding is not None and holding.hint is not None:
+                hints.append(holding.hint)
+        try:
+            await self._hints.discard(hints, resend=resend)
+        except HintsUnavailable:
+            # The entries stay pending; whoever takes them over finds their rows done and drops them.
+            log.debug("hints could not be acknowledged", extra={"hints": len(hints)})
+
+
+def _storable(result: Finished) -> Finished:
+    """Make every text one that PostgreSQL takes."""
+    texts: dict[str, Any] = {
+        name: storable(value)
+        for name in ("response_text", "reasoning_text", "error_msg", "finish_reason", "upstream_model")
+        if isinstance(value := getattr(result, name), str)
+    }
+    return replace(result, **texts)

@@ -1,0 +1,242 @@
+"""The upstream client: one call to an OpenAI-compatible endpoint, streamed where it can be. It retries nothing."""
+
+from __future__ import annotations
+
+import asyncio
+import codecs
+import datetime as dt
+import json
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+
+import aiohttp
+import httpx
+
+from shared.domain import Claimed
+from shared.errors import UpstreamError
+from shared.families import chat_url
+from workers.answer import Answer, Collector, Piece, parsed
+from workers.families.generic import Behaviour
+from workers.sse import EventDecoder
+from workers.status import error_message, from_status, retry_after_s
+from workers.timer import CallTimer
+
+OnPiece = Callable[[Piece], None]
+
+# An error's body is read no further than this: nobody reads more of it.
+_ERROR_BODY_BYTES = 64 * 1024
+# What an upstream may still send once it has said all; then its connection is given up.
+_TRAILER_S = 1.0
+_USER_AGENT = "aitask"
+
+# How a request is sent to an endpoint, from the best to the plainest; learned from its refusals.
+_STREAM_WITH_USAGE, _STREAM, _PLAIN = 0, 1, 2
+
+
+class _Plainer(Exception):
+    """The endpoint refuses what this way of asking adds; ask again the next plainer way."""
+
+
+class UpstreamClient:
+    """Makes calls. What an endpoint can't do is remembered for as long as the process lives."""
+
+    def __init__(self, client: httpx.AsyncClient, *, max_answer_bytes: int) -> None:
+        self._client = client
+        self._max_bytes = max_answer_bytes
+        self._ways: dict[str, int] = {}
+
+    async def close(self) -> None:
+        """Close every connection."""
+        await self._client.aclose()
+
+    async def complete(self, task: Claimed, behaviour: Behaviour, on_piece: OnPiece) -> Answer:
+        """Ask the task's model and return its answer.
+
+        Raises:
+            UpstreamError: the call failed; the error carries what the retry decision needs.
+        """
+        family = behaviour.family
+        timer = CallTimer(total_s=family.timeout_s, idle_s=family.idle_timeout_s)
+        try:
+            with timer:
+                while True:
+                    way = self._ways.get(family.endpoint, _STREAM_WITH_USAGE)
+                    try:
+                        return behaviour.finish(await self._call(task, behaviour, way, timer, on_piece))
+                    except _Plainer:
+                        self._ways[family.endpoint] = max(way + 1, self._ways.get(family.endpoint, 0))
+        except UpstreamError as error:
+            raise _without_key(error, family.api_key) from error.__cause__
+        except (httpx.HTTPError, aiohttp.ClientError, httpx.InvalidURL, OSError) as error:
+            raise _without_key(_network_error(error), family.api_key) from error
+
+    async def _call(self, task: Claimed, behaviour: Behaviour, way: int, timer: CallTimer, on_piece: OnPiece) -> Answer:
+        began = time.monotonic()
+        async with self._sent(task, behaviour, way) as response:
+            content_type = response.headers.get("content-type", "").lower()
+            if response.status_code != 200:
+                raise await self._refused(response, content_type, way)
+            collector = Collector()
+            first: list[float] = []
+            shown = behaviour.pieces()
+
+            def show(pieces: list[Piece]) -> None:
+                if pieces and not first:
+                    first.append(time.monotonic() - began)
+                for piece in pieces:
+                    for part in shown.feed(piece):
+                        on_piece(part)
+
+            if "text/event-stream" in content_type:
+                await self._read_events(response, collector, timer, show)
+            else:
+                _read_whole(await self._body(response, content_type), collector)
+            answer = collector.answer()
+        return Answer(
+            text=answer.text,
+            reasoning=answer.reasoning,
+            finish_reason=answer.finish_reason,
+            model=answer.model,
+            prompt_tokens=answer.prompt_tokens,
+            completion_tokens=answer.completion_tokens,
+            first_token_s=first[0] if first else None,
+            cost_time_s=time.monotonic() - began,
+        )
+
+    @asynccontextmanager
+    async def _sent(self, task: Claimed, behaviour: Behaviour, way: int) -> AsyncIterator[httpx.Response]:
+        family = behaviour.family
+        payload = behaviour.payload(task)
+        payload["stream"] = way < _PLAIN
+        if way == _STREAM_WITH_USAGE:
+            payload["stream_options"] = {"include_usage": True}
+        headers = {
+            "Content-Type": "application/json",
+            "Accept": "text/event-stream, application/json" if way < _PLAIN else "application/json",
+            # A compressed body could grow a thousandfold before its size is seen.
+            "Accept-Encoding": "identity",
+            "User-Agent": _USER_AGENT,
+            **behaviour.headers(task),
+        }
+        if family.api_key:
+            headers["Authorization"] = f"Bearer {family.api_key}"
+        body = json.dumps(payload, ensure_ascii=False).encode()
+        request = self._client.build_request("POST", chat_url(family.endpoint), content=body, headers=headers)
+        response = await self._client.send(request, stream=True)
+        try:
+            yield response
+        finally:
+            await response.aclose()
+
+    async def _refused(self, response: httpx.Response, content_type: str, way: int) -> UpstreamError:
+        body = bytearray()
+        async for chunk in response.aiter_bytes():
+            body += chunk
+            if len(body) >= _ERROR_BODY_BYTES:
+                break
+        status = response.status_code
+        message = error_message(bytes(body), content_type)
+        if way < _PLAIN and status in (400, 404, 415, 422, 501) and "stream" in message.lower():
+            raise _Plainer
+        wait_s = retry_after_s(response.headers, dt.datetime.now(dt.timezone.utc))
+        return from_status(status, message, retry_after_s=wait_s)
+
+    async def _read_events(
+        self, response: httpx.Response, collector: Collector, timer: CallTimer, show: Callable[[list[Piece]], None]
+    ) -> None:
+        decoder = EventDecoder()
+        size = 0
+        try:
+            async for chunk in response.aiter_bytes():
+                size = self._bounded(size + len(chunk))
+                for event in decoder.feed(chunk):
+                    if collector.done:
+                        continue
+                    # Only payload shows that the model is at work; keep-alive comments come from in between.
+                    timer.rearm()
+                    show(collector.event(event))
+                    if collector.done:
+                        timer.rearm(_TRAILER_S)
+            for event in decoder.finish():
+                show(collector.event(event))
+        except (httpx.HTTPError, aiohttp.ClientError, OSError):
+            if not collector.complete:
+                raise
+        except asyncio.CancelledError:
+            # Our own timer, after the upstream had said all: the answer is whole.
+            if not (collector.complete and timer.expired):
+                raise
+            timer.forgive()
+        if not collector.complete:
+            raise UpstreamError(
+                "the stream ended before the answer did", kind="incomplete_stream", retryable=True, http_status=200
+            )
+
+    async def _body(self, response: httpx.Response, content_type: str) -> str:
+        body = bytearray()
+        async for chunk in response.aiter_bytes():
+            body += chunk
+            self._bounded(len(body))
+        return _decoded(bytes(body), content_type)
+
+    def _bounded(self, size: int) -> int:
+        if size > self._max_bytes:
+            raise UpstreamError(
+                f"the answer is longer than {self._max_bytes:,} bytes",
+                kind="too_large",
+                retryable=False,
+                http_status=200,
+            )
+        return size
+
+
+def _read_whole(text: str, collector: Collector) -> None:
+    """Take in a body that is not declared a stream. Some servers stream all the same."""
+    if text.lstrip()[:5] == "data:":
+        decoder = EventDecoder()
+        for event in decoder.feed(text.encode()) + decoder.finish():
+            collector.event(event)
+        return
+    if not text.strip():
+        raise UpstreamError("the answer is empty", kind="empty_answer", retryable=True, http_status=200, max_tries=2)
+    if text.lstrip()[:1] == "<":
+        message = error_message(text[:65536].encode(), "text/html")
+        raise UpstreamError(
+            f"the answer is {message}, not JSON", kind="bad_json", retryable=True, http_status=200, max_tries=2
+        )
+    collector.object(parsed(text))
+
+
+def _decoded(body: bytes, content_type: str) -> str:
+    charset = content_type.partition("charset=")[2].split(";")[0].strip(" \"'") or "utf-8"
+    try:
+        codecs.lookup(charset)
+    except LookupError:
+        charset = "utf-8"
+    if body[:2] in (b"\xff\xfe", b"\xfe\xff"):
+        charset = "utf-16"
+    return body.decode("utf-8-sig" if charset.lower() in ("utf-8", "utf8") else charset, "replace")
+
+
+def _network_error(error: Exception) -> UpstreamError:
+    said = " ".join(str(error).split())[:300] or type(error).__name__
+    if isinstance(error, httpx.InvalidURL | httpx.UnsupportedProtocol):
+        return UpstreamError(f"the endpoint's URL can't be used: {said}", kind="bad_url", retryable=False)
+    if "ssl" in said.lower() or "certificate" in said.lower():
+        return UpstreamError(f"TLS to the endpoint failed: {said}", kind="tls", retryable=True)
+    if isinstance(error.__cause__ or error, aiohttp.ClientConnectorError) or isinstance(error, httpx.ConnectError):
+        return UpstreamError(f"the endpoint can't be reached: {said}", kind="connect", retryable=True)
+    if isinstance(error, httpx.TimeoutException) and isinstance(error.__cause__, aiohttp.ServerTimeoutError):
+        return UpstreamError(
+            "the endpoint did not accept the connection in time", kind="connect_timeout", retryable=True
+        )
+    return UpstreamError(f"the connection broke: {said}", kind="reset", retryable=True)
+
+
+def _without_key(error: UpstreamError, api_key: str | None) -> UpstreamError:
+    """Take the key out of what an upstream said: some repeat it in their error."""
+    if api_key and api_key in error.message:
+        error.message = error.message.replace(api_key, "[key]")
+        error.args = (error.message,)
+    return error

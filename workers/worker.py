@@ -1,0 +1,267 @@
+"""The worker: intake, calls, recorder, heartbeat and reconciler put together, from start to a graceful stop."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import socket
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from importlib import import_module
+from secrets import token_hex
+from typing import Any
+
+from shared.domain import Claimed
+from shared.errors import AitaskError
+from shared.families import Family
+from shared.live import LivePublisher
+from shared.settings import Settings
+from shared.store import fleet, work
+from shared.store.engine import Database
+from shared.streams import Hint, HintReader, Streams
+from workers.answer import Piece
+from workers.attempt import attempt
+from workers.dbthread import DbThread
+from workers.families.generic import Behaviour
+from workers.gate import Gate, Limits
+from workers.heartbeat import Heartbeat
+from workers.holdings import Holding, Holdings
+from workers.intake import Intake
+from workers.reconciler import Reconciler
+from workers.recorder import Recorder
+from workers.transport import make_client
+from workers.upstream import UpstreamClient
+
+log = logging.getLogger("aitask.worker")
+
+# honcho kills 5 s after SIGTERM; what has not ended by then would cost a lease.
+DRAIN_S = 1.0
+RECORD_S = 2.5
+_CONNECTIONS = 4
+_HOUSEKEEPING_S = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """What one worker process is told besides the settings."""
+
+    families: tuple[Family, ...]
+    slots: int
+    version: str
+    leave: Callable[[Callable[[], bool]], bool] | None = None
+
+
+def consumer_name(families: tuple[Family, ...], settings: Settings) -> str:
+    """A name of `WORKER_ID:host:pid:random`, unique for each start."""
+    name = families[0].worker_id if len(families) == 1 else settings.worker_id
+    return f"{name}:{socket.gethostname()}:{os.getpid()}:{token_hex(3)}"
+
+
+class Worker:
+    """One worker process."""
+
+    def __init__(self, settings: Settings, options: Options) -> None:
+        self.settings = settings
+        self.options = options
+        self.id = consumer_name(options.families, settings)
+        self._began = time.monotonic()
+        self._busy_at = time.monotonic()
+        self._stop = asyncio.Event()
+        self._left = False
+        names = tuple(family.name for family in options.families)
+        self._names = names
+        timeout_s = max(1.0, settings.lease_s / 3.5)
+        self.db = Database(settings.database_dsn, connections=_CONNECTIONS, timeout_s=timeout_s, name="aitask-worker")
+        self._streams = Streams(settings.redis_dsn, namespace=settings.namespace)
+        self._hints = HintReader(settings.redis_dsn, namespace=settings.namespace, consumer=self.id)
+        self._live = LivePublisher(settings.redis_dsn, namespace=settings.namespace)
+        self._behaviours: dict[str, Behaviour] = {f.name: _behaviour(f, settings) for f in options.families}
+        self._gate = Gate(names, slots=options.slots, clock=time.monotonic)
+        self._upstream = UpstreamClient(make_client(options.slots), max_answer_bytes=settings.max_answer_bytes)
+        self._holdings = Holdings()
+        self._limits = Limits(
+            slots=options.slots,
+            lease_s=settings.lease_s,
+            deadline_s=settings.deadline_s,
+            max_rescues=settings.max_rescues,
+            max_failures=settings.max_failures,
+        )
+        self._recorder = Recorder(self.db, self._hints, self._holdings)
+        self._reconciler = Reconciler(
+            self.db, Streams(settings.redis_dsn, namespace=settings.namespace),
+            lease_s=settings.lease_s, max_rescues=settings.max_rescues,
+        )  # fmt: skip
+        self._intake = Intake(
+            self.db, self._hints, self._gate, self._holdings, self._limits,
+            worker=self.id, families=names, start=self._begin, group_gone_for=self._reconciler.group_was_gone,
+        )  # fmt: skip
+        self._leaving = DbThread("aitask-leave")
+
+    def stop(self) -> None:
+        """Ask for a graceful stop."""
+        self._stop.set()
+
+    async def run(self) -> None:
+        """Work until stopped, or until idle for long enough where the worker may leave."""
+        loop = asyncio.get_running_loop()
+        heartbeat = Heartbeat(
+            self.db, self._streams, self._holdings,
+            consumer=self.id, lease_s=self.settings.lease_s, report=self._report,
+            lost=partial(_on_loop, loop, self._holdings.lose), paused=partial(_on_loop, loop, self._set_pauses),
+        )  # fmt: skip
+        heartbeat.look()
+        heartbeat.start()
+        self._reconciler.start()
+        log.info("worker %s is ready", self.id, extra={"families": ",".join(self._names), "slots": self.options.slots})
+        background = [
+            asyncio.create_task(self._recorder.run()),
+            asyncio.create_task(self._live.run()),
+            asyncio.create_task(self._housekeeping()),
+        ]
+        intake = asyncio.create_task(self._intake.run())
+        stopped = asyncio.create_task(self._stop.wait())
+        try:
+            # A part that ends by itself is a bug; it must not leave the others running on.
+            done, _ = await asyncio.wait({intake, stopped, *background}, return_when=asyncio.FIRST_COMPLETED)
+            for part in done - {stopped}:
+                part.result()
+        finally:
+            self._reconciler.stop()
+            await self._drain(intake)
+            heartbeat.stop()
+            for part in (*background, intake, stopped):
+                part.cancel()
+            await self._close()
+
+    def _begin(self, task: Claimed, hint: Hint | None) -> None:
+        """Begin the call of a claimed task, or hand it back when the gate has closed meanwhile."""
+        holding = Holding(task, hint)
+        self._holdings.add(holding)
+        if self._stop.is_set() or not self._gate.begin(task.family):
+            self._recorder.put(work.handed_back(task, run_in_s=0.0 if self._stop.is_set() else 1.0))
+            return
+        self._busy_at = time.monotonic()
+        holding.call = asyncio.create_task(self._call(holding))
+
+    async def _call(self, holding: Holding) -> None:
+        task = holding.task
+        live = self._live
+
+        def on_piece(piece: Piece) -> None:
+            live.piece(task.id, task.attempt, piece.text, reasoning=piece.reasoning)
+
+        try:
+            result = await attempt(
+                task,
+                self._behaviours[task.family],
+                self._upstream,
+                self._gate,
+                max_failures=self._limits.max_failures,
+                on_piece=on_piece,
+            )
+        except asyncio.CancelledError:
+            result = work.handed_back(task)
+        finally:
+            live.end(task.id, task.attempt)
+            self._gate.end(task.family)
+            self._intake.slot_freed()
+        # A lost lease's result would be refused by the fence; the recorder clears its hint away.
+        self._recorder.put(result)
+
+    def _set_pauses(self, paused: Mapping[str, str]) -> None:
+        self._gate.set_pauses(paused)
+        self._intake.slot_freed()
+
+    async def _housekeeping(self) -> None:
+        """Once a second: suspects, entries left by the dead, and whether it is time to leave."""
+        take_over_at = 0.0
+        while True:
+            await asyncio.sleep(_HOUSEKEEPING_S)
+            await self._intake.take_suspect()
+            if time.monotonic() >= take_over_at:
+                await self._intake.take_over()
+                take_over_at = time.monotonic() + self.settings.lease_s / 3
+            if self.options.leave is not None and await self._may_leave():
+                self._left = True
+                self._stop.set()
+
+    async def _may_leave(self) -> bool:
+        """Leave when nothing has been left to do for a while; `leave` asks once more under its lock."""
+        if len(self._holdings) or await self._leaving.call(self._work_left):
+            self._busy_at = time.monotonic()
+        if time.monotonic() - self._busy_at < self.settings.idle_exit_s:
+            return False
+        leave = self.options.leave
+        return leave is not None and await self._leaving.call(lambda: leave(self._nothing_left))
+
+    def _work_left(self) -> bool:
+        try:
+            return fleet.work_left(self.db, self._names)
+        except AitaskError:
+            return False
+
+    def _nothing_left(self) -> bool:
+        """Asked under the lock that keeps new submissions out."""
+        if len(self._holdings) or self._work_left():
+            return False
+        try:
+            fleet.leave(self.db, self.id)
+        except AitaskError:
+            log.debug("the worker's row stays behind")
+        return True
+
+    async def _drain(self, intake: asyncio.Task[None]) -> None:
+        """Let calls end for a moment, hand the rest back, and write what there is to write."""
+        self._intake.stop()
+        running = [h.call for h in self._holdings.snapshot() if h.call is not None]
+        if running:
+            log.info("stopping; calls under way get a moment to end", extra={"calls": len(running)})
+            await asyncio.wait(running, timeout=DRAIN_S)
+        for holding in self._holdings.snapshot():
+            if holding.call is not None and not holding.call.done():
+                holding.call.cancel()
+        await asyncio.wait({intake}, timeout=DRAIN_S)
+        try:
+            await asyncio.wait_for(self._recorder.drained(), RECORD_S)
+        except asyncio.TimeoutError:
+            log.warning("results could not be recorded before the stop", extra={"results": self._recorder.unwritten})
+
+    async def _close(self) -> None:
+        if not self._left:
+            try:
+                await asyncio.wait_for(self._leaving.call(lambda: fleet.leave(self.db, self.id)), 0.5)
+            except (AitaskError, asyncio.TimeoutError):
+                log.debug("the worker's row stays behind")
+        for part in (self._upstream, self._hints, self._live):
+            await part.close()
+        log.info("worker %s has stopped", self.id)
+
+    def _report(self) -> fleet.WorkerReport:
+        return fleet.WorkerReport(
+            id=self.id,
+            host=socket.gethostname(),
+            pid=os.getpid(),
+            families=self._names,
+            slots=self.options.slots,
+            in_flight=self._gate.running,
+            lease_s=self.settings.lease_s,
+            version=self.options.version,
+            state=self._gate.describe(),
+        )
+
+
+def _on_loop(loop: asyncio.AbstractEventLoop, function: Callable[[Any], None], argument: Any) -> None:
+    """Call a function on the loop from another thread; a loop that has ended needs it no more."""
+    with contextlib.suppress(RuntimeError):
+        loop.call_soon_threadsafe(function, argument)
+
+
+def _behaviour(family: Family, settings: Settings) -> Behaviour:
+    """Find what the family does its own way: `workers/families/NAME.py`."""
+    module = import_module(f"workers.families.{family.behaviour}")
+    made: Behaviour = module.behaviour(family, settings)
+    return made
