@@ -23,6 +23,7 @@ COMMANDS = {
     "worker": ("aitask_cli.commands.worker", "Run a worker for one or more families."),
     "simulator": ("aitask_cli.commands.simulator", "Run an upstream that stands in for models."),
     "db": ("aitask_cli.commands.db", "Set the database up."),
+    "doctor": ("aitask_cli.commands.doctor", "Say what would stop an ask, and how to mend it."),
     "down": ("aitask_cli.commands.down", "Stop the local servers and the background worker."),
 }
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -74,12 +73,12 @@ class Session:
             self.say(f"started a worker in the background; its log: {self.stack.paths.log / background.LOG_NAME}")
         return []
 
-    def leaver(self, lock: int) -> Callable[[Callable[[], bool]], bool]:
+    def leaver(self, release: Callable[[], None]) -> Callable[[Callable[[], bool]], bool]:
         """Return what lets the background worker leave: the servers stop with it, unless somebody uses them.
 
         Args:
-            lock: the descriptor of the worker's lock. It is given up before the servers can be used again, so that
-                nobody takes a worker that is leaving for one that works.
+            release: gives up the worker's lock. Called before the servers can be used again, so that nobody takes a
+                worker that is leaving for one that works.
         """
         stack = self.stack
         if stack is None:
@@ -89,7 +88,7 @@ class Session:
             def last_check() -> bool:
                 gone = nothing_left()
                 if gone:
-                    os.close(lock)
+                    release()
                 return gone
 
             left = stack.leave(only_if=last_check)

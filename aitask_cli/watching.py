@@ -83,10 +83,10 @@ def follow(
             if now >= next_look:
                 break
             left_s = max(0.005, min(step_s, next_look - now, *([end - now] if end else [])))
-            _listen(live, batch, partial, left_s)
+            _listen(live, batch, at, partial, left_s)
 
 
-def _listen(live: LiveReader, batch: BatchView, partial: dict[str, Partial], block_s: float) -> None:
+def _listen(live: LiveReader, batch: BatchView, at: float, partial: dict[str, Partial], block_s: float) -> None:
     """Wait for live output, or for as long as it would have taken."""
     running = {task.id: task for task in batch.tasks if task.status is TaskStatus.PROCESSING}
     began = time.monotonic()
@@ -95,7 +95,7 @@ def _listen(live: LiveReader, batch: BatchView, partial: dict[str, Partial], blo
         time.sleep(max(0.0, block_s - (time.monotonic() - began)))
         return
     for piece in pieces:
-        _add(partial, piece, running[piece.task_id].running_s or 0.0)
+        _add(partial, piece, (running[piece.task_id].running_s or 0.0) + time.monotonic() - at)
 
 
 def _add(partial: dict[str, Partial], piece: LivePiece, running_s: float) -> None:

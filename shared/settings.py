@@ -26,6 +26,13 @@ def _text(value: str) -> str:
     return value
 
 
+def _key(value: str) -> str:
+    # It becomes a header, which takes only these.
+    if not value.isascii() or not value.isprintable() or " " in value:
+        raise ValueError("has a character that no key has")
+    return value
+
+
 def _flag(value: str) -> bool:
     lowered = value.strip().lower()
     if lowered in ("1", "true", "yes", "on"):
@@ -230,7 +237,7 @@ def family_variables(row: FamilyRow | str) -> dict[str, str]:
 
 _FAMILY_PARSE: dict[str, Parse] = {
     "endpoint": _url("http", "https"),
-    "api_key": _text,
+    "api_key": _key,
     "patterns": _names,
     "default_model": _text,
     "timeout_s": _seconds(0.1, 86400),

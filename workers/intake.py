@@ -79,6 +79,10 @@ class Intake:
         """A slot is free, or the gate has changed."""
         self._changed.set()
 
+    async def prepare(self) -> None:
+        """Make the consumer groups, if Redis is there."""
+        await self._quietly(self._hints.ensure_groups(self._families))
+
     async def run(self) -> None:
         """Take tasks until stopped."""
         while not self._stopping:

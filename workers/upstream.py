@@ -220,17 +220,17 @@ def _decoded(body: bytes, content_type: str) -> str:
 
 
 def _network_error(error: Exception) -> UpstreamError:
+    cause = error.__cause__ if isinstance(error, httpx.HTTPError) else error
     said = " ".join(str(error).split())[:300] or type(error).__name__
     if isinstance(error, httpx.InvalidURL | httpx.UnsupportedProtocol):
         return UpstreamError(f"the endpoint's URL can't be used: {said}", kind="bad_url", retryable=False)
-    if "ssl" in said.lower() or "certificate" in said.lower():
+    if isinstance(cause, aiohttp.ClientSSLError):
         return UpstreamError(f"TLS to the endpoint failed: {said}", kind="tls", retryable=True)
-    if isinstance(error.__cause__ or error, aiohttp.ClientConnectorError) or isinstance(error, httpx.ConnectError):
-        return UpstreamError(f"the endpoint can't be reached: {said}", kind="connect", retryable=True)
-    if isinstance(error, httpx.TimeoutException) and isinstance(error.__cause__, aiohttp.ServerTimeoutError):
-        return UpstreamError(
-            "the endpoint did not accept the connection in time", kind="connect_timeout", retryable=True
-        )
+    if isinstance(cause, aiohttp.ClientConnectorError):
+        why = cause.os_error.strerror or said
+        return UpstreamError(f"can't connect to {cause.host}:{cause.port}: {why}", kind="connect", retryable=True)
+    if isinstance(cause, aiohttp.ServerTimeoutError):
+        return UpstreamError("the endpoint accepted no connection in time", kind="connect_timeout", retryable=True)
     return UpstreamError(f"the connection broke: {said}", kind="reset", retryable=True)
 
 

@@ -114,6 +114,7 @@ class Worker:
             lost=partial(_on_loop, loop, self._holdings.lose), paused=partial(_on_loop, loop, self._set_pauses),
         )  # fmt: skip
         heartbeat.look()
+        await self._intake.prepare()
         heartbeat.start()
         self._reconciler.start()
         log.info("worker %s is ready", self.id, extra={"families": ",".join(self._names), "slots": self.options.slots})

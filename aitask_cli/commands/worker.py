@@ -21,6 +21,7 @@ def command(
 
     SIGTERM and Ctrl-C stop it gracefully: calls get a moment to end, the rest is handed back.
     """
+    from aitask_cli.local.locks import OwnLock
     from aitask_cli.session import open_session
     from aitask_cli.version import version
     from aitask_cli.views.terminal import say
@@ -36,6 +37,11 @@ def command(
         if unknown:
             raise UsageFault(f"there is no family {unknown[0]!r}", remedy=f"families: {', '.join(known)}")
         chosen = tuple(family for family in settings.families if not families or family.name in families)
-        leave = session.leaver(background) if background is not None else None
-        run(settings, chosen, slots=concurrency or settings.slots, version=version(), leave=leave)
+        lock = OwnLock(background)
+        leave = session.leaver(lock.release) if background is not None else None
+        try:
+            run(settings, chosen, slots=concurrency or settings.slots, version=version(), leave=leave)
+        finally:
+            # Before the servers are let go: whoever replaces this worker waits for this lock with theirs in hand.
+            lock.release()
     return Exit.OK

@@ -68,7 +68,11 @@ def stop(paths: LocalPaths) -> bool:
     with locks.exclusive(paths.start_lock):
         if not alive(paths):
             return False
+        pid = _noted(paths).get("pid")
         _terminate(paths)
+    # Its lock is free before its process has ended; it still lets the servers go.
+    if isinstance(pid, int):
+        wait_until(lambda: not _exists(pid), timeout_s=_REPLACE_S)
     return True
 
 

@@ -13,6 +13,18 @@ def _open(path: Path) -> int:
     return os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
 
 
+class OwnLock:
+    """A lock taken over from the parent by its descriptor, or none. Given up once, however often asked."""
+
+    def __init__(self, fd: int | None) -> None:
+        self._fd = fd
+
+    def release(self) -> None:
+        if self._fd is not None:
+            os.close(self._fd)
+            self._fd = None
+
+
 @contextmanager
 def exclusive(path: Path) -> Iterator[None]:
     """Hold a lock alone, waiting for it."""

@@ -81,7 +81,7 @@ class Simulator:
             seen = {
                 "model": model,
                 "prompt": prompt,
-                "headers": dict(request.headers),
+                "headers": {k.lower(): v for k, v in request.headers.items()},
                 "at": time.monotonic(),
                 "body": asked,
             }

@@ -32,18 +32,20 @@ def table(snapshot: Snapshot, *, width: int, height: int, max_failures: int) -> 
     from rich.text import Text
 
     wide = width >= _MANY_COLUMNS
-    drawn = Table(box=box.SIMPLE_HEAD, expand=False, pad_edge=False, width=width)
-    model_width = min(28 if wide else 14, max(5, *(len(task.model) for task in snapshot.batch.tasks)))
-    drawn.add_column("model", no_wrap=True, width=model_width, overflow="ellipsis")
-    drawn.add_column("state", no_wrap=True, overflow="ellipsis", min_width=10, max_width=34 if wide else 20)
+    rows, left_out = _chosen(snapshot.batch.tasks, max(1, height - _LINES_BESIDE_ROWS))
+    cells = [_row(snapshot, task, wide=wide, width=width, max_failures=max_failures) for task in rows]
+    drawn = Table(box=box.SIMPLE_HEAD, pad_edge=False, width=width)
+    # What these two need, within bounds: the text gets the rest.
+    for column, (name, most) in enumerate((("model", 28 if wide else 14), ("state", 34 if wide else 20))):
+        needed = max(len(name), *(row[column].cell_len for row in cells))
+        drawn.add_column(name, no_wrap=True, width=min(most, needed), overflow="ellipsis")
     if wide:
         drawn.add_column("time", no_wrap=True, justify="right", width=8)
         drawn.add_column("first", no_wrap=True, justify="right", width=6)
         drawn.add_column("tokens", no_wrap=True, justify="right", width=6)
     drawn.add_column("text", no_wrap=True, ratio=1, overflow="ellipsis")
-    rows, left_out = _chosen(snapshot.batch.tasks, max(1, height - _LINES_BESIDE_ROWS))
-    for task in rows:
-        drawn.add_row(*_row(snapshot, task, wide=wide, width=width, max_failures=max_failures))
+    for row in cells:
+        drawn.add_row(*row)
     if left_out:
         drawn.add_row(Text(f"… {left_out} more", style="dim"))
     return drawn

@@ -52,8 +52,7 @@ def state(task: TaskView, *, max_failures: int, elapsed_s: float = 0.0) -> str:
     if task.error_kind is None:
         return "waiting"
     again = f"again in {duration(left_s)}" if left_s > 0.5 else "again now"
-    tried = f", try {task.failures + 1} of {max_failures}" if task.failures else ""
-    return f"{kind_in_words(task.error_kind)}, {again}{tried}"
+    return f"{kind_in_words(task.error_kind)}, {again}, try {task.failures + 1} of {max_failures}"
 
 
 def reason(task: TaskView) -> str:

@@ -10,7 +10,6 @@ import sqlalchemy as sa
 from shared.errors import SchemaMismatch
 from shared.migrations import HEAD
 from shared.store.engine import Database
-from shared.tables import metadata
 
 if TYPE_CHECKING:
     from alembic.config import Config
@@ -67,6 +66,8 @@ def upgrade(db: Database) -> tuple[str | None, str]:
 
 def reset(db: Database) -> None:
     """Drop every aitask table, with all history, and create them anew."""
+    from shared.tables import metadata
+
     with db.transaction() as connection:
         connection.execute(sa.text("SELECT pg_advisory_xact_lock(:key)"), {"key": _SETUP_LOCK})
         metadata.drop_all(connection)

@@ -1,0 +1,138 @@
+"""What could stop an `ask`, looked at one after another. Nothing is started or changed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from enum import Enum
+
+from aitask_cli.probe import Probe, probe
+from shared.errors import AitaskError
+from shared.families import Family
+from shared.settings import Settings
+
+
+class Level(str, Enum):
+    """How bad a finding is: a warning delays or narrows, a failure stops."""
+
+    OK = "ok"
+    WARNING = "warning"
+    FAILURE = "failure"
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """One finding, and what mends it."""
+
+    name: str
+    level: Level
+    found: str
+    remedy: str = ""
+
+
+def checks(settings: Settings) -> Iterator[Check]:
+    """Look at everything an `ask` needs."""
+    if settings.local:
+        settings, found = _local(settings)
+        yield from found
+        if found[-1].level is Level.FAILURE or not _running(settings):
+            yield from _endpoints(settings)
+            return
+    yield from _database(settings)
+    yield _redis(settings)
+    yield from _endpoints(settings)
+
+
+def _running(settings: Settings) -> bool:
+    return settings.database_url is not None
+
+
+def _local(settings: Settings) -> tuple[Settings, list[Check]]:
+    from aitask_cli.local.stack import LocalStack
+    from shared.settings import with_servers
+
+    try:
+        stack = LocalStack(settings)
+    except AitaskError as error:
+        return settings, [Check("servers", Level.FAILURE, error.message, error.remedy)]
+    running = [server.name for server in stack.servers if server.alive()]
+    where = f"the local default in {stack.paths.base}"
+    if len(running) < len(stack.servers):
+        return settings, [Check("servers", Level.OK, f"{where}: started when they are needed")]
+    found = [Check("servers", Level.OK, f"{where}: {', '.join(running)} running")]
+    return with_servers(settings, database_url=stack.postgres.url, redis_url=stack.valkey.url), found
+
+
+def _database(settings: Settings) -> Iterator[Check]:
+    from shared.store import fleet, schema
+    from shared.store.engine import Database
+
+    db = Database(settings.database_dsn, connections=1, timeout_s=3.0, name="aitask-doctor")
+    try:
+        schema.check(db)
+        yield Check("database", Level.OK, "PostgreSQL answers, its tables are of this version")
+        served = fleet.served_families(db)
+        for family in settings.families:
+            if family.name not in served and not settings.demo:
+                yield Check(
+                    f"worker {family.name}",
+                    Level.WARNING,
+                    "no worker serves this family",
+                    f"aitask worker {family.name}",
+                )
+        for pause in fleet.pauses(db):
+            yield Check(f"pause {pause.family}", Level.WARNING, f"paused: {pause.reason}", "it waits to be resumed")
+    except AitaskError as error:
+        yield Check("database", Level.FAILURE, error.message, _remedy(error, "check DATABASE_URL or DB_HOST, DB_PORT"))
+    finally:
+        db.close()
+
+
+def _redis(settings: Settings) -> Check:
+    from shared.streams import Streams
+
+    streams = Streams(settings.redis_dsn, namespace=settings.namespace)
+    try:
+        streams.ping()
+    except AitaskError as error:
+        # Tasks go by way of the database meanwhile.
+        return Check("redis", Level.WARNING, error.message, "check REDIS_URL or REDIS_HOST, REDIS_PORT")
+    finally:
+        streams.close()
+    return Check("redis", Level.OK, "Redis answers")
+
+
+def _remedy(error: AitaskError, otherwise: str) -> str:
+    # "see: aitask doctor" is no help in aitask doctor.
+    return error.remedy if error.remedy and "doctor" not in error.remedy else otherwise
+
+
+def _endpoints(settings: Settings) -> Iterator[Check]:
+    if settings.demo:
+        yield Check("endpoints", Level.OK, "every family is answered by the simulator")
+        return
+    for family in settings.families:
+        if family.missing:
+            yield Check(f"endpoint {family.name}", Level.WARNING, "no key", family.missing)
+        else:
+            yield _endpoint(family, probe(family))
+
+
+def _endpoint(family: Family, said: Probe) -> Check:
+    name = f"endpoint {family.name}"
+    if said.error is not None:
+        remedy = f"check {family.prefix}_SERVICE_URL"
+        if said.status is not None:
+            remedy = f"check {family.prefix}_API_KEY"
+        return Check(name, Level.WARNING, f"{family.endpoint}: {said.error}", remedy)
+    check = Check(name, Level.OK, f"{family.endpoint} answers")
+    if said.models is None:
+        return check
+    names = {model.removeprefix("models/") for model in said.models}
+    wanted = family.default_model
+    if names and wanted not in names and f"{wanted}:latest" not in names:
+        return Check(
+            name, Level.WARNING, f"{family.endpoint} has no model {wanted}, which `{family.name}` means",
+            f"set {family.prefix}_DEFAULT_MODEL, for example {sorted(names)[0]}",
+        )  # fmt: skip
+    return replace(check, found=f"{family.endpoint} answers, {len(names)} models")

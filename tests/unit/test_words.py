@@ -1,0 +1,137 @@
+"""States and durations in words, exit codes, the JSON shape, identifiers, the watermark."""
+
+from __future__ import annotations
+
+import datetime as dt
+import re
+import uuid
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from aitask_cli.exit_codes import Exit, for_status
+from aitask_cli.simulator.script import Script
+from aitask_cli.views import shape
+from aitask_cli.views.words import duration, state
+from shared.domain import BatchStatus, BatchView, TaskStatus, TaskView, batch_status
+from shared.errors import UsageFault
+from shared.ids import is_id, new_id, new_ordered_id, prefix_range
+from shared.migrations import HEAD
+from shared.options import parse_options
+from workers.reconciler import hint_is_gone_before
+
+NOW = dt.datetime(2026, 1, 1, tzinfo=dt.timezone.utc)
+
+
+def task(**more: Any) -> TaskView:
+    values: dict[str, Any] = dict.fromkeys(TaskView.__slots__)
+    values |= {
+        "id": "t", "batch_id": "b", "position": 0, "model": "m", "family": "f", "status": TaskStatus.PENDING,
+        "attempt": 0, "failures": 0, "rescues": 0, "created_at": NOW, "run_in_s": -1.0,
+    }  # fmt: skip
+    return TaskView(**{**values, **more})
+
+
+@pytest.mark.parametrize(
+    ("view", "words"),
+    [
+        (task(), "waiting"),
+        (task(status=TaskStatus.PROCESSING, attempt=1), "running"),
+        (task(status=TaskStatus.PROCESSING, attempt=3), "running, attempt 3"),
+        (task(status=TaskStatus.SUCCESS), "answered"),
+        (task(status=TaskStatus.FAILED, error_kind="http_400"), "failed: 400"),
+        (task(error_kind="http_429", run_in_s=12.0, failures=1), "429, again in 12 s, try 2 of 5"),
+        (task(error_kind="connect", run_in_s=-3.0, failures=2), "can't connect, again now, try 3 of 5"),
+    ],
+)
+def test_a_state_says_what_a_task_waits_for(view: TaskView, words: str) -> None:
+    assert state(view, max_failures=5) == words
+
+
+@pytest.mark.parametrize(
+    ("seconds", "words"),
+    [(-1, "0.0 s"), (0.84, "0.8 s"), (12.3, "12 s"), (185, "3:05 min"), (7800, "2:10 h")],
+)
+def test_durations_read_well(seconds: float, words: str) -> None:
+    assert duration(seconds) == words
+
+
+@pytest.mark.parametrize(
+    ("statuses", "status", "code"),
+    [
+        ([1, 1], BatchStatus.COMPLETED, Exit.OK),
+        ([1, 2], BatchStatus.PARTIAL, Exit.PARTIAL),
+        ([2, 2], BatchStatus.FAILED, Exit.NO_ANSWER),
+        ([1, 0], BatchStatus.PROCESSING, Exit.RUNNING),
+        ([2, 3], BatchStatus.PROCESSING, Exit.RUNNING),
+    ],
+)
+def test_a_batch_s_status_and_exit_code_follow_from_its_tasks(
+    statuses: list[int], status: BatchStatus, code: Exit
+) -> None:
+    found = batch_status([TaskStatus(n) for n in statuses])
+    assert (found, for_status(found)) == (status, code)
+
+
+def test_the_json_shape_is_the_one_the_readme_documents() -> None:
+    view = BatchView("b", "c", "p", None, {}, NOW, (task(),))
+    documented = (Path(__file__).parents[2] / "README.md").read_text()
+    fields = [*shape.batch(view)["batch"], *shape.task(task())]
+    missing = [name for name in fields if f"`{name}`" not in documented]
+    assert missing == []
+
+
+def test_ordered_ids_are_version_7_and_grow_with_time() -> None:
+    first = new_ordered_id()
+    assert uuid.UUID(first).version == 7
+    assert is_id(first)
+    stamp = uuid.UUID(first).int >> 80
+    assert abs(stamp / 1000 - dt.datetime.now().timestamp()) < 60
+
+
+def test_a_prefix_covers_exactly_the_ids_that_start_with_it() -> None:
+    whole = new_id()
+    low, high = prefix_range(whole[:10])
+    assert low <= whole <= high
+    assert prefix_range(whole) == (whole, whole)
+    with pytest.raises(UsageFault):
+        prefix_range("xyz")
+
+
+def test_the_named_revision_is_the_newest_script() -> None:
+    scripts = (Path(__file__).parents[2] / "shared" / "migrations" / "versions").glob("*.py")
+    found = [re.search(r'^revision = "(\w+)"', path.read_text(), re.M) for path in scripts]
+    assert max(match[1] for match in found if match) == HEAD
+
+
+def test_the_watermark_takes_the_clocks_difference_and_the_grace_out() -> None:
+    redis_now = NOW + dt.timedelta(minutes=10)
+    waiting = redis_now - dt.timedelta(seconds=60)
+    times = {"redis_now": redis_now, "database_now": NOW}
+    idle = hint_is_gone_before(safe_until=redis_now, grace_s=5.0, **times)
+    assert idle == NOW - dt.timedelta(seconds=5)
+    backlog = hint_is_gone_before(safe_until=waiting, grace_s=5.0, **times)
+    assert backlog == NOW - dt.timedelta(seconds=65)
+    future = hint_is_gone_before(safe_until=redis_now + dt.timedelta(days=1), grace_s=0.0, **times)
+    assert future == NOW
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("temperature", "3"), ("temperature", "x"), ("max_tokens", "0"), ("colour", "red"), ("stop", "")],
+)
+def test_a_bad_model_option_is_named(name: str, value: str) -> None:
+    with pytest.raises(UsageFault, match=name):
+        parse_options([(name, value)])
+
+
+def test_good_model_options_get_their_types() -> None:
+    given = [("temperature", "0.2"), ("max_tokens", "5"), ("stop", '["a", "b"]')]
+    assert parse_options(given) == {"temperature": 0.2, "max_tokens": 5, "stop": ["a", "b"]}
+
+
+def test_a_model_s_suffixes_script_the_simulator() -> None:
+    script = Script().with_suffixes("qwen+500x2+latency=1.5+tps=20+unknown")
+    assert (script.fault, script.times, script.latency_s, script.tokens_per_s) == ("500", 2, 1.5, 20)
+    assert Script().with_suffixes("qwen+429+retry-after=7").retry_after_s == 7
