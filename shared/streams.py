@@ -169,7 +169,7 @@ class HintReader:
     """
 
     def __init__(
-        self, dsn: str, *, namespace: str, consumer: str, block_s: float = 1.0, timeout_s: float = 2.0
+        self, dsn: str, *, namespace: str, consumer: str, block_s: float = 0.5, timeout_s: float = 2.0
     ) -> None:
         from redis import asyncio as aioredis
         from redis.asyncio.retry import Retry as AsyncRetry

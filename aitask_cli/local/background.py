@@ -9,11 +9,10 @@ import signal
 import socket
 import sys
 from collections.abc import Callable, Collection, Iterable
-from pathlib import Path
 
 from aitask_cli.local import locks
 from aitask_cli.local.paths import LocalPaths
-from aitask_cli.local.process import start_detached, wait_until
+from aitask_cli.local.process import exists, start_detached, wait_until
 from shared.domain import WorkerView
 from shared.errors import Unavailable
 from shared.settings import environment
@@ -66,33 +65,22 @@ def ensure(
 def stop(paths: LocalPaths) -> bool:
     """End the background worker and wait for it. Returns whether there was one."""
     with locks.exclusive(paths.start_lock):
-        if not alive(paths):
-            return False
         pid = _noted(paths).get("pid")
-        _terminate(paths)
-    # Its lock is free before its process has ended; it still lets the servers go.
+        found = alive(paths)
+        if found:
+            _terminate(paths)
+    # Its lock is free before its process has ended, also when it was leaving by itself just now.
     if isinstance(pid, int):
-        wait_until(lambda: not _exists(pid), timeout_s=_REPLACE_S)
-    return True
+        wait_until(lambda: not exists(pid), timeout_s=_REPLACE_S)
+        paths.worker_file.unlink(missing_ok=True)
+    return found
 
 
 def _served(workers: Iterable[WorkerView]) -> set[str]:
     """The families that have a live worker. One of this machine whose process is gone is not waited for."""
     here = socket.gethostname()
-    living = [w for w in workers if w.host != here or _exists(w.pid)]
+    living = [w for w in workers if w.host != here or exists(w.pid)]
     return {family for worker in living for family in worker.families}
-
-
-def _exists(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    with contextlib.suppress(OSError, IndexError):
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    return True
 
 
 def _noted(paths: LocalPaths) -> dict[str, object]:

@@ -9,18 +9,20 @@ import shutil
 import signal
 import socket
 import subprocess
+import time
 from importlib.util import find_spec
 from pathlib import Path
 from urllib.parse import quote
 
 from aitask_cli.local.paths import LocalPaths, private_directory, short_hash, socket_directory
-from aitask_cli.local.process import start_and_wait, start_detached, wait_until
+from aitask_cli.local.process import exists, start_and_wait, start_detached, wait_until
 from shared.errors import Unavailable
 
 # Where root's PostgreSQL lives: it must not run as root, and root's own home admits nobody else.
 ROOT_BASE = Path("/var/lib/aitask")
 _START_S = 60.0
 _STOP_S = 30.0
+_AFTER_KILL_S = 10.0
 
 
 def wheel_directory() -> Path | None:
@@ -84,22 +86,48 @@ class Postgres:
             "-c", "listen_addresses=", "-c", "unix_socket_permissions=0700", "-c", "max_connections=200",
             "-c", "shared_buffers=64MB", "-c", "max_wal_size=512MB", "-c", "log_timezone=UTC",
         ]  # fmt: skip
-        start_and_wait(
-            lambda: start_detached(argv, log=self.log, cwd=self.home, env=_plain_env(), account=self.account),
-            self.alive,
-            name=self.name,
-            log=self.log,
-            timeout_s=_START_S,
-        )
+        end = time.monotonic() + _AFTER_KILL_S
+        while True:
+            self._forget_dead_postmaster()
+            try:
+                start_and_wait(
+                    lambda: start_detached(argv, log=self.log, cwd=self.home, env=_plain_env(), account=self.account),
+                    self.alive,
+                    name=self.name,
+                    log=self.log,
+                    timeout_s=_START_S,
+                )
+            except Unavailable:
+                # The children of a postmaster that was killed take a moment to notice.
+                if time.monotonic() > end or not self._remains():
+                    raise
+                time.sleep(0.2)
+            else:
+                return
+
+    def _forget_dead_postmaster(self) -> None:
+        """Remove the pid file of a postmaster that is a zombie: PostgreSQL itself would take it for alive."""
+        pid = self._pid()
+        if pid is not None and not exists(pid):
+            (self.data / "postmaster.pid").unlink(missing_ok=True)
+
+    def _remains(self) -> bool:
+        tail = self.log.read_bytes()[-2000:] if self.log.exists() else b""
+        return any(sign in tail for sign in (b"still in use", b"another postmaster", b"another server"))
+
+    def _pid(self) -> int | None:
+        try:
+            return abs(int((self.data / "postmaster.pid").read_text().split("\n")[0]))
+        except (OSError, ValueError):
+            return None
 
     def stop(self) -> None:
         """Stop the cluster, ending connections, and wait until nothing of it is left."""
         pid_file = self.data / "postmaster.pid"
         if not self._answers():
             return
-        try:
-            pid = int(pid_file.read_text().split("\n")[0])
-        except (OSError, ValueError):
+        pid = self._pid()
+        if pid is None:
             return
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, signal.SIGINT)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import subprocess
 import time
@@ -50,6 +51,19 @@ def wait_until(condition: Callable[[], bool], *, timeout_s: float) -> bool:
         if time.monotonic() > end:
             return False
         time.sleep(_POLL_S)
+    return True
+
+
+def exists(pid: int) -> bool:
+    """Tell whether a process is there and not a zombie that only waits for its parent."""
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    with contextlib.suppress(OSError, IndexError):
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
     return True
 
 

@@ -76,6 +76,9 @@ def duration(seconds: float) -> str:
 def ago(when: dt.datetime, now: dt.datetime) -> str:
     """How long ago something was."""
     seconds = (now - when).total_seconds()
-    if seconds < 86_400:
-        return f"{duration(seconds)} ago"
+    for size, unit in ((3600, "h"), (60, "min")):
+        if size <= seconds < 86_400:
+            return f"{seconds / size:.0f} {unit} ago"
+    if seconds < 60:
+        return f"{max(0.0, seconds):.0f} s ago"
     return when.astimezone().strftime("%Y-%m-%d %H:%M")

@@ -182,11 +182,10 @@ def test_text_with_markup_and_terminal_codes_is_shown_safely(stand: Stand) -> No
 
 
 def test_a_reader_that_goes_away_is_no_error(stand: Stand) -> None:
-    # More than a pipe holds, so that the command is still writing when its reader has gone.
-    for number in range(300):
-        stand.submit(f"prompt {number} " + "x" * 300, "qwen", "gemini", "deepseek")
+    stand.submit("hello", "qwen")
+    # The reader closes its end before the command has written anything.
     done = subprocess.run(
-        ["bash", "-c", f"{COMMAND} ls --json -n 10000 | head -c 10 >/dev/null; echo ${{PIPESTATUS[0]}}"],
+        ["bash", "-c", f"{COMMAND} ls | (exec 0<&-; wait); echo ${{PIPESTATUS[0]}}"],
         env=stand.env, capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert "Traceback" not in done.stderr
