@@ -105,7 +105,10 @@ def run(argv: Sequence[str]) -> int:
         return 130
     except Terminated:
         return 143
-    except BrokenPipeError:
+    except (BrokenPipeError, SystemExit) as ended:
+        # Click makes an exit 1 of a broken pipe.
+        if isinstance(ended, SystemExit) and not isinstance(ended.__context__, BrokenPipeError):
+            raise
         # Nobody reads any more; what is still buffered must not fail again at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
