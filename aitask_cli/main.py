@@ -28,6 +28,10 @@ COMMANDS = {
 }
 
 
+class ReaderGone(Exception):
+    """Nobody reads standard output any more. Not an OSError: Click would make an exit 1 of it."""
+
+
 class Terminated(BaseException):
     """SIGTERM came. Not an Exception: nothing but the boundary may stop it."""
 
@@ -105,11 +109,8 @@ def run(argv: Sequence[str]) -> int:
         return 130
     except Terminated:
         return 143
-    except (BrokenPipeError, SystemExit) as ended:
-        # Click makes an exit 1 of a broken pipe.
-        if isinstance(ended, SystemExit) and not isinstance(ended.__context__, BrokenPipeError):
-            raise
-        # Nobody reads any more; what is still buffered must not fail again at exit.
+    except ReaderGone:
+        # What is still buffered must not fail again at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
     except Exception as error:  # the boundary: expected errors get one line, bugs their traceback

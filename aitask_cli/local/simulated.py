@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from http.client import HTTPConnection, HTTPException
 
 from aitask_cli.local.paths import LocalPaths
-from aitask_cli.local.process import start_and_wait, start_detached, wait_until
+from aitask_cli.local.process import exists, start_and_wait, start_detached, wait_until
 
 _START_S = 30.0
 
@@ -73,5 +73,5 @@ class Simulated:
             return
         with contextlib.suppress(ProcessLookupError):
             os.kill(running.pid, signal.SIGTERM)
-        wait_until(lambda: not self.alive(), timeout_s=10.0)
+        wait_until(lambda: not exists(running.pid), timeout_s=10.0)
         self.file.unlink(missing_ok=True)

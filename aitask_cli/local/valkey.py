@@ -11,7 +11,7 @@ from pathlib import Path
 from urllib.parse import quote
 
 from aitask_cli.local.paths import LocalPaths, private_directory
-from aitask_cli.local.process import start_and_wait, start_detached, wait_until
+from aitask_cli.local.process import exists, start_and_wait, start_detached, wait_until
 from shared.errors import Unavailable
 
 _START_S = 30.0
@@ -37,6 +37,7 @@ class Valkey:
         self.data = paths.valkey
         self.socket = paths.sockets / "valkey.sock"
         self.log = paths.log / "valkey.log"
+        self.pid_file = paths.state / "valkey.pid"
 
     @property
     def url(self) -> str:
@@ -79,7 +80,7 @@ class Valkey:
         argv = [
             str(wheel_binary()), "--port", "0", "--unixsocket", str(self.socket), "--unixsocketperm", "700",
             "--dir", str(self.data), "--appendonly", "yes", "--appendfsync", "everysec", "--save", "",
-            "--daemonize", "no", "--maxmemory-policy", "noeviction",
+            "--daemonize", "no", "--pidfile", str(self.pid_file), "--maxmemory-policy", "noeviction",
         ]  # fmt: skip
 
         def start() -> subprocess.Popen[bytes]:
@@ -91,8 +92,10 @@ class Valkey:
 
     def stop(self) -> None:
         """Stop the server and wait until nothing of it is left."""
+        if not self.alive():
+            return
+        pid = int(self.pid_file.read_text())
         self._say(b"SHUTDOWN\r\n")
-        # It unlinks the socket on its way out.
-        if not wait_until(lambda: not self.socket.exists(), timeout_s=_STOP_S):
+        if not wait_until(lambda: not exists(pid), timeout_s=_STOP_S):
             self._say(b"SHUTDOWN NOSAVE FORCE\r\n")
-            wait_until(lambda: not self.socket.exists(), timeout_s=_STOP_S)
+            wait_until(lambda: not exists(pid), timeout_s=_STOP_S)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING
 
+from aitask_cli.main import ReaderGone
 from shared.text import printable
 
 if TYPE_CHECKING:
@@ -32,9 +33,12 @@ def out_json(text: str) -> None:
 def _write(text: str) -> None:
     # Whatever the locale says, models answer in every script.
     data = text.encode("utf-8", "replace")
-    sys.stdout.flush()
-    sys.stdout.buffer.write(data)
-    sys.stdout.buffer.flush()
+    try:
+        sys.stdout.flush()
+        sys.stdout.buffer.write(data)
+        sys.stdout.buffer.flush()
+    except BrokenPipeError:
+        raise ReaderGone from None
 
 
 def interactive() -> bool:
