@@ -61,6 +61,8 @@ def upgrade(db: Database) -> tuple[str | None, str]:
             # A migration may take longer than any statement of the running system.
             connection.execute(sa.text("SET LOCAL statement_timeout = 0"))
             command.upgrade(_alembic(connection), "head")
+            if _current(connection) != HEAD:
+                raise SchemaMismatch(f"the migrations up to {HEAD} are not installed", remedy="install aitask anew")
         return before, HEAD
 
 

@@ -100,7 +100,7 @@ def test_a_prefix_covers_exactly_the_ids_that_start_with_it() -> None:
 
 
 def test_the_named_revision_is_the_newest_script() -> None:
-    scripts = (Path(__file__).parents[2] / "shared" / "migrations" / "versions").glob("*.py")
+    scripts = (Path(__file__).parents[2] / "shared" / "migrations" / "versions").glob("[0-9]*.py")
     found = [re.search(r'^revision = "(\w+)"', path.read_text(), re.M) for path in scripts]
     assert max(match[1] for match in found if match) == HEAD
 
