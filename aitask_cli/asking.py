@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from aitask_cli.attach import attach
 from aitask_cli.exit_codes import Exit
@@ -10,6 +10,8 @@ from aitask_cli.session import Session, open_session, settings_for
 from aitask_cli.views.terminal import out, out_json, say
 from aitask_cli.views.words import short_id
 from shared.errors import UsageFault
+from shared.settings import Settings
+from shared.store import conversations
 from shared.submission import Plan, Request, Submission, plan, submit
 
 
@@ -27,19 +29,35 @@ class Ask:
 
 def ask(wanted: Ask) -> Exit:
     """Submit a request and, unless detached, stay until it is answered."""
-    # All that can be wrong with a request is found before any server is touched.
     settings = settings_for(demo=wanted.demo)
-    checked = plan(wanted.request, settings)
-    if settings.local:
-        _refuse_what_nobody_can_call(checked)
-    for name in checked.twice:
-        say(f"{name} is named twice and asked once")
+    if wanted.request.models or wanted.request.conversation is None:
+        # All that can be wrong with a request is found before any server is touched.
+        _check(wanted.request, settings)
     with open_session(demo=wanted.demo, say=say) as session:
+        checked = _check(_with_models(session, wanted.request), settings)
+        for name in checked.twice:
+            say(f"{name} is named twice and asked once")
         submission = submit(session.db, session.streams, checked)
         _tell(session, checked, submission)
         if wanted.detach:
             return _print_id(session, submission, as_json=wanted.as_json)
         return attach(session, submission.batch_id, wait_s=wanted.wait_s, as_json=wanted.as_json, raw=wanted.raw)
+
+
+def _check(request: Request, settings: Settings) -> Plan:
+    checked = plan(request, settings)
+    if settings.local:
+        _refuse_what_nobody_can_call(checked)
+    return checked
+
+
+def _with_models(session: Session, request: Request) -> Request:
+    """A conversation that is continued without naming models goes on with those of its last turn."""
+    if request.models or request.conversation is None:
+        return request
+    found = conversations.find(session.db, request.conversation)
+    turns = conversations.turns(session.db, found)
+    return replace(request, conversation=found, models=list(turns[-1].answers) if turns else [])
 
 
 def _refuse_what_nobody_can_call(checked: Plan) -> None:
@@ -54,6 +72,8 @@ def _tell(session: Session, checked: Plan, submission: Submission) -> None:
         say(f"the idempotency key is known: batch {short_id(submission.batch_id)}")
     if not submission.hinted:
         say("Redis is not available; the batch is accepted and goes by way of the database")
+    for model in submission.left_out:
+        say(f"{model} has not answered an earlier prompt yet; that answer is left out of what it is told")
     families = sorted({family.name for _, family in checked.routed})
     missing = session.ensure_worker(families)
     if missing:

@@ -87,8 +87,9 @@ BUILT_IN = (
 class Family:
     """A kind of upstream with the settings it has here.
 
-    `routed` are the patterns that the user gave, which come before anybody's own `patterns`. `behaviour` names the
-    file in `workers/families/`; families added by settings use `generic`.
+    `routed` are the patterns that the user gave, which come before anybody's own `patterns`. `limit` is the most
+    calls that one worker makes at once, None for as many as it has slots. `behaviour` names the file in
+    `workers/families/`; families added by settings use `generic`.
     """
 
     name: str
@@ -101,6 +102,7 @@ class Family:
     needs_key: bool = False
     timeout_s: float = 300.0
     idle_timeout_s: float = 120.0
+    limit: int | None = None
     options: dict[str, Any] = field(default_factory=dict)
     behaviour: str = "generic"
     worker_id: str

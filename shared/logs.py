@@ -9,12 +9,14 @@ import time
 
 from shared.text import printable
 
+# A field that carries an error whose trace is worth keeping in the system log, though not on stderr.
+TRACE_OF = "trace_of"
 _STANDARD = set(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
 
 
 def fields_of(record: logging.LogRecord) -> dict[str, object]:
     """Return what was passed as `extra` with a record."""
-    return {key: value for key, value in vars(record).items() if key not in _STANDARD}
+    return {key: value for key, value in vars(record).items() if key not in _STANDARD and key != TRACE_OF}
 
 
 class TextFormatter(logging.Formatter):

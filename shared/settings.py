@@ -155,6 +155,12 @@ class Settings:
     refusal_phrases: tuple[str, ...] = _setting(
         "AITASK_REFUSAL_PHRASES", (), _phrases, "more soft-refusal phrases, separated by |"
     )
+    gemini_keepalive_s: float = _setting(
+        "GEMINI_KEEPALIVE_S", 240.0, _seconds(0, 86400), "how often a signed-in Gemini endpoint is kept warm; 0: never"
+    )
+    context_bytes: int = _setting(
+        "AITASK_CONTEXT_BYTES", 200_000, _whole(0, 16 << 20), "earlier turns sent along with a conversation, in bytes"
+    )
     log_level: str = _setting(
         "AITASK_LOG_LEVEL", "info", _choice("debug", "info", "warning", "error"), "least level logged"
     )
@@ -231,6 +237,7 @@ def family_variables(row: FamilyRow | str) -> dict[str, str]:
         "default_model": f"{prefix}_DEFAULT_MODEL",
         "timeout_s": f"{prefix}_TIMEOUT_S",
         "idle_timeout_s": f"{prefix}_IDLE_TIMEOUT_S",
+        "limit": f"{prefix}_LIMIT",
         "worker_id": f"{name}_WORKER_ID",
     }
 
@@ -242,6 +249,7 @@ _FAMILY_PARSE: dict[str, Parse] = {
     "default_model": _text,
     "timeout_s": _seconds(0.1, 86400),
     "idle_timeout_s": _seconds(0.1, 86400),
+    "limit": _whole(1, 5000),
     "worker_id": _namespace,
 }
 
@@ -270,6 +278,7 @@ def _built_in(row: FamilyRow, environ: Mapping[str, str]) -> Family:
         needs_key=row.needs_key and given["endpoint"] is None,
         timeout_s=given["timeout_s"] or row.timeout_s,
         idle_timeout_s=given["idle_timeout_s"] or row.idle_timeout_s,
+        limit=given["limit"],
         options=row.options,
         behaviour=row.name,
         worker_id=given["worker_id"] or f"{row.name}-worker",
@@ -297,6 +306,7 @@ def _added(name: str, environ: Mapping[str, str]) -> Family:
         api_key=given["api_key"],
         timeout_s=given["timeout_s"] or 300.0,
         idle_timeout_s=given["idle_timeout_s"] or 120.0,
+        limit=given["limit"],
         worker_id=given["worker_id"] or f"{name}-worker",
     )
 

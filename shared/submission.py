@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from shared.context import context_for
 from shared.domain import NewBatch, NewTask
 from shared.errors import HintsUnavailable, UsageFault
 from shared.families import Family, route
 from shared.ids import new_id, new_ordered_id
 from shared.settings import Settings
+from shared.store import conversations
+from shared.store.conversations import Turn
 from shared.store.engine import Database
 from shared.store.submit import submit as write
 from shared.streams import Streams
@@ -24,13 +27,17 @@ MAX_KEY_CHARS = 255
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Request:
-    """What somebody asks: a prompt and the models to ask it of."""
+    """What somebody asks: a prompt and the models to ask it of.
+
+    `conversation` names one to continue (an id, the start of one, or `last`).
+    """
 
     prompt: str
     models: Sequence[str]
     system: str | None = None
     options: dict[str, Any] = field(default_factory=dict)
     idempotency_key: str | None = None
+    conversation: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,17 +47,23 @@ class Plan:
     request: Request
     routed: tuple[tuple[str, Family], ...]
     twice: tuple[str, ...]
+    context_bytes: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class Submission:
-    """A batch that is stored. `hinted` is false when Redis was away; the reconciler then sends the hints."""
+    """A batch that is stored.
+
+    `hinted` is false when Redis was away; the reconciler then sends the hints. `left_out` names the models whose
+    answers to earlier prompts were not there yet and so are no part of what they are told.
+    """
 
     batch_id: str
     conversation_id: str
     task_ids: tuple[str, ...]
     new: bool
     hinted: bool
+    left_out: tuple[str, ...] = ()
 
 
 def plan(request: Request, settings: Settings) -> Plan:
@@ -78,7 +91,7 @@ def plan(request: Request, settings: Settings) -> Plan:
         routed.setdefault(model, family)
     if len(routed) > MAX_MODELS:
         raise UsageFault(f"{len(routed)} models are named", remedy=f"ask at most {MAX_MODELS} at once")
-    return Plan(request, tuple(routed.items()), tuple(twice))
+    return Plan(request, tuple(routed.items()), tuple(twice), settings.context_bytes)
 
 
 def submit(db: Database, streams: Streams, checked: Plan) -> Submission:
@@ -89,23 +102,55 @@ def submit(db: Database, streams: Streams, checked: Plan) -> Submission:
         DatabaseUnavailable: nothing was stored.
     """
     request = checked.request
+    continued = _Continued.look_up(db, request, checked.context_bytes)
     batch = NewBatch(
         id=new_id(),
         prompt=request.prompt,
-        system=request.system,
+        system=request.system if request.system is not None else continued.system,
         options=request.options,
-        tasks=tuple(NewTask(new_ordered_id(), model, family.name) for model, family in checked.routed),
+        tasks=tuple(
+            NewTask(new_ordered_id(), model, family.name, continued.context(model)) for model, family in checked.routed
+        ),
+        conversation_id=continued.id,
         idempotency_key=request.idempotency_key,
         request_hash=_hash(checked) if request.idempotency_key is not None else None,
     )
-    written = write(db, batch, conversation_id=new_id())
+    written = write(db, batch, conversation_id=continued.id or new_id())
     hinted = True
     if written.new:
         try:
             streams.send((task.family, task.id) for task in batch.tasks)
         except HintsUnavailable:
             hinted = False
-    return Submission(written.batch_id, written.conversation_id, written.task_ids, written.new, hinted)
+    left_out = continued.unfinished(model for model, _ in checked.routed)
+    return Submission(written.batch_id, written.conversation_id, written.task_ids, written.new, hinted, left_out)
+
+
+@dataclass(frozen=True, slots=True)
+class _Continued:
+    """The conversation that a request goes on with, as it stands at this moment; nothing when it opens one."""
+
+    id: str | None = None
+    turns: tuple[Turn, ...] = ()
+    most_bytes: int = 0
+
+    @classmethod
+    def look_up(cls, db: Database, request: Request, most_bytes: int) -> _Continued:
+        if request.conversation is None:
+            return cls()
+        found = conversations.find(db, request.conversation)
+        return cls(found, tuple(conversations.turns(db, found)), most_bytes)
+
+    @property
+    def system(self) -> str | None:
+        return self.turns[-1].system if self.turns else None
+
+    def context(self, model: str) -> tuple[dict[str, str], ...]:
+        return context_for(model, self.turns, most_bytes=self.most_bytes)
+
+    def unfinished(self, models: Iterable[str]) -> tuple[str, ...]:
+        waiting = {model for turn in self.turns for model in turn.unfinished}
+        return tuple(model for model in models if model in waiting)
 
 
 def _checked_text(what: str, text: str, most_bytes: int) -> None:
@@ -126,5 +171,6 @@ def _checked_key(key: str) -> None:
 
 def _hash(checked: Plan) -> str:
     request = checked.request
-    said = [request.prompt, request.system, request.options, [model for model, _ in checked.routed]]
+    models = [model for model, _ in checked.routed]
+    said = [request.prompt, request.system, request.options, models, request.conversation]
     return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()

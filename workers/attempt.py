@@ -9,13 +9,19 @@ from collections.abc import Callable
 
 from shared.domain import Claimed, Finished, TaskStatus
 from shared.errors import UpstreamError
+from shared.logs import TRACE_OF
+from shared.store import work
 from workers.answer import Answer, Piece
 from workers.families.generic import Behaviour
 from workers.gate import Gate
+from workers.keepalive import SIGNED_OUT
 from workers.retry import decide
 from workers.upstream import UpstreamClient
 
 log = logging.getLogger("aitask.attempt")
+
+# A session that has expired is nobody's failure: the task waits, and so does its family.
+SIGNED_OUT_RETRY_S = 5.0
 
 # Errors that show the endpoint itself to be in trouble; any other answer shows that it is up.
 _DOWN = {"connect", "connect_timeout", "reset", "tls", "timeout", "idle_timeout"}
@@ -71,6 +77,8 @@ def _answered(task: Claimed, answer: Answer) -> Finished:
 
 
 def _failed(task: Claimed, error: UpstreamError, gate: Gate, *, max_failures: int, took_s: float) -> Finished:
+    if error.kind == SIGNED_OUT:
+        return work.handed_back(task, outcome=SIGNED_OUT, run_in_s=SIGNED_OUT_RETRY_S, error=error)
     decision = decide(
         error,
         failures=task.failures,
@@ -80,15 +88,17 @@ def _failed(task: Claimed, error: UpstreamError, gate: Gate, *, max_failures: in
     )
     if endpoint_down(error):
         gate.failed(task.family, error.message)
-    else:
+    elif error.http_status != 429:
         gate.succeeded(task.family)
+    if error.http_status == 429:
+        gate.too_many(task.family)
     if decision.cool_s:
         gate.cool(task.family, decision.cool_s)
     fields = {"task_id": task.id, "family": task.family, "attempt": task.attempt, "kind": error.kind}
     if decision.status is TaskStatus.PENDING:
         log.info("a call failed and will be tried again: %s", error.message, extra=fields)
     else:
-        log.warning("a task failed: %s", error.message, extra=fields)
+        log.error("a task failed: %s", error.message, extra={**fields, TRACE_OF: error})
     return Finished(
         id=task.id,
         attempt=task.attempt,

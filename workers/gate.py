@@ -11,6 +11,7 @@ from dataclasses import dataclass
 OPEN_AT = 5
 PROBE_AFTER_S = 2.0
 PROBE_AFTER_MOST_S = 30.0
+LOWER_EVERY_S = 1.0
 # What a family can always get while others are busy, as a part of all slots.
 _RESERVE = 8
 
@@ -25,6 +26,9 @@ class _State:
     last_error: str = ""
     paused: str | None = None
     running: int = 0
+    most: float = 0.0
+    limit: float = 0.0
+    lowered_at: float = -1e9
 
 
 class Gate:
@@ -34,10 +38,19 @@ class Gate:
     that doubles with each failed probe (2 s to 30 s) one task is let through, and its success closes the breaker.
     """
 
-    def __init__(self, families: Sequence[str], *, slots: int, clock: Callable[[], float]) -> None:
+    def __init__(
+        self,
+        families: Sequence[str],
+        *,
+        slots: int,
+        clock: Callable[[], float],
+        limits: Mapping[str, int | None] | None = None,
+    ) -> None:
         self.slots = slots
         self._clock = clock
         self._states = {name: _State() for name in families}
+        for name, state in self._states.items():
+            state.most = state.limit = float((limits or {}).get(name) or slots)
         self._turn = 0
 
     @property
@@ -54,7 +67,7 @@ class Gate:
         free = self.slots - self.running
         if state.open_until is not None:
             return min(1, max(0, free)) if now >= state.open_until and not state.probing else 0
-        return max(0, min(free, self._share() - state.running))
+        return max(0, min(free, self._share() - state.running, int(state.limit) - state.running))
 
     def _share(self) -> int:
         """The most slots one family may hold: all but what the others are sure to get."""
@@ -100,6 +113,16 @@ class Gate:
         state.open_until = None
         state.open_for_s = PROBE_AFTER_S
         state.probing = False
+        # Additive increase: about one call more for each round of successes.
+        state.limit = min(state.most, state.limit + 1 / max(1.0, state.limit))
+
+    def too_many(self, family: str) -> None:
+        """The upstream said 429: halve the calls at once, at most once a second for one burst of refusals."""
+        state = self._states[family]
+        now = self._clock()
+        if now - state.lowered_at >= LOWER_EVERY_S:
+            state.lowered_at = now
+            state.limit = max(1.0, min(state.limit, float(state.running)) / 2)
 
     def failed(self, family: str, why: str) -> None:
         """The endpoint did not answer, or answered that it can't."""
@@ -136,6 +159,8 @@ def _described(state: _State, now: float) -> dict[str, object]:
         found["paused"] = state.paused
     if state.open_until is not None:
         found["breaker"] = {"probe_in_s": round(max(0.0, state.open_until - now), 1), "error": state.last_error}
+    if state.limit < state.most:
+        found["limit"] = int(state.limit)
     if now < state.cool_until:
         found["cooling_s"] = round(state.cool_until - now, 1)
     return found

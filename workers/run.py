@@ -13,6 +13,7 @@ from shared.errors import AitaskError, UsageFault
 from shared.families import Family
 from shared.settings import Settings
 from shared.store import schema
+from workers.dblog import DatabaseLog
 from workers.worker import Options, Worker
 
 log = logging.getLogger("aitask.worker")
@@ -78,6 +79,8 @@ async def _run(settings: Settings, options: Options) -> None:
     except AitaskError:
         worker.db.close()
         raise
+    if settings.enable_db_log:
+        DatabaseLog(worker.db).install()
     loop = asyncio.get_running_loop()
     for sign in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(sign, worker.stop)

@@ -15,7 +15,7 @@ import httpx
 
 from shared.domain import Claimed
 from shared.errors import UpstreamError
-from shared.families import chat_url
+from shared.families import chat_url, models_url
 from workers.answer import Answer, Collector, Piece, parsed
 from workers.families.generic import Behaviour
 from workers.sse import EventDecoder
@@ -28,6 +28,7 @@ OnPiece = Callable[[Piece], None]
 _ERROR_BODY_BYTES = 64 * 1024
 # What an upstream may still send once it has said all; then its connection is given up.
 _TRAILER_S = 1.0
+_LOOK_S = 10.0
 _USER_AGENT = "aitask"
 
 # How a request is sent to an endpoint, from the best to the plainest; learned from its refusals.
@@ -67,8 +68,27 @@ class UpstreamClient:
                     except _Plainer:
                         self._ways[family.endpoint] = max(way + 1, self._ways.get(family.endpoint, 0))
         except UpstreamError as error:
-            raise _without_key(error, family.api_key) from error.__cause__
+            raise _without_key(behaviour.classify(error), family.api_key) from error.__cause__
         except (httpx.HTTPError, aiohttp.ClientError, httpx.InvalidURL, OSError) as error:
+            raise _without_key(_network_error(error), family.api_key) from error
+
+    async def look(self, behaviour: Behaviour) -> None:
+        """Make a light call that only shows whether the endpoint still serves us: its model list.
+
+        Raises:
+            UpstreamError: it does not.
+        """
+        family = behaviour.family
+        headers = {"User-Agent": _USER_AGENT, "Accept-Encoding": "identity"}
+        if family.api_key:
+            headers["Authorization"] = f"Bearer {family.api_key}"
+        try:
+            with CallTimer(total_s=_LOOK_S, idle_s=_LOOK_S):
+                async with self._client.stream("GET", models_url(family.endpoint), headers=headers) as response:
+                    if response.status_code not in (200, 404, 405):
+                        error = await self._refused(response, response.headers.get("content-type", ""), _PLAIN)
+                        raise behaviour.classify(error)
+        except (httpx.HTTPError, aiohttp.ClientError, OSError) as error:
             raise _without_key(_network_error(error), family.api_key) from error
 
     async def _call(self, task: Claimed, behaviour: Behaviour, way: int, timer: CallTimer, on_piece: OnPiece) -> Answer:

@@ -31,6 +31,7 @@ from workers.gate import Gate, Limits
 from workers.heartbeat import Heartbeat
 from workers.holdings import Holding, Holdings
 from workers.intake import Intake
+from workers.keepalive import KeepAlive
 from workers.reconciler import Reconciler
 from workers.recorder import Recorder
 from workers.transport import make_client
@@ -80,7 +81,8 @@ class Worker:
         self._hints = HintReader(settings.redis_dsn, namespace=settings.namespace, consumer=self.id)
         self._live = LivePublisher(settings.redis_dsn, namespace=settings.namespace)
         self._behaviours: dict[str, Behaviour] = {f.name: _behaviour(f, settings) for f in options.families}
-        self._gate = Gate(names, slots=options.slots, clock=time.monotonic)
+        limits = {family.name: family.limit for family in options.families}
+        self._gate = Gate(names, slots=options.slots, clock=time.monotonic, limits=limits)
         self._upstream = UpstreamClient(make_client(options.slots), max_answer_bytes=settings.max_answer_bytes)
         self._holdings = Holdings()
         self._limits = Limits(
@@ -122,6 +124,7 @@ class Worker:
             asyncio.create_task(self._recorder.run()),
             asyncio.create_task(self._live.run()),
             asyncio.create_task(self._housekeeping()),
+            *(asyncio.create_task(self._keepalive(behaviour).run()) for behaviour in self._behaviours.values()),
         ]
         intake = asyncio.create_task(self._intake.run())
         stopped = asyncio.create_task(self._stop.wait())
@@ -172,6 +175,9 @@ class Worker:
             self._intake.slot_freed()
         # A lost lease's result would be refused by the fence; the recorder clears its hint away.
         self._recorder.put(result)
+
+    def _keepalive(self, behaviour: Behaviour) -> KeepAlive:
+        return KeepAlive(behaviour, self._upstream, self.db, DbThread(f"aitask-{behaviour.family.name}"))
 
     def _set_pauses(self, paused: Mapping[str, str]) -> None:
         self._gate.set_pauses(paused)

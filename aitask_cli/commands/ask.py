@@ -17,6 +17,8 @@ from aitask_cli.exit_codes import Exit
 @click.option(
     "-o", "--option", "model_options", type=(str, str), multiple=True, metavar="NAME VALUE", help="A model option."
 )
+@click.option("-c", "--continue", "go_on", is_flag=True, help="Continue the last conversation.")
+@click.option("--cid", metavar="ID", help="Continue this conversation.")
 @click.option("-d", "--detach", is_flag=True, help="Print the batch's id and leave.")
 @click.option("--idempotency-key", metavar="KEY", help="The same key and request again give the same batch.")
 @options.wait
@@ -28,6 +30,8 @@ def command(
     models: tuple[str, ...],
     system: str | None,
     model_options: tuple[tuple[str, str], ...],
+    go_on: bool,
+    cid: str | None,
     detach: bool,
     idempotency_key: str | None,
     wait: float | None,
@@ -62,5 +66,6 @@ def command(
         system=system,
         options=parse_options(model_options),
         idempotency_key=idempotency_key,
+        conversation=cid or ("last" if go_on else None),
     )
     return ask(Ask(request, detach=detach, wait_s=wait, raw=raw, as_json=as_json, demo=demo))

@@ -24,7 +24,10 @@ def command(demo: bool) -> int:
         say("nothing was running")
         return 0
     stack = LocalStack(settings)
-    stopped = ["the background worker"] if background.stop(stack.paths) else []
-    stopped += stack.stop()
+    # The worker, as the last to leave, stops the servers itself; they are named all the same.
+    stopped = [server.name for server in stack.servers if server.alive()]
+    if background.stop(stack.paths):
+        stopped.insert(0, "the background worker")
+    stack.stop()
     say(f"stopped {', '.join(stopped)}" if stopped else "nothing was running")
     return 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import socket
 import subprocess
 import time
@@ -37,7 +38,6 @@ class Valkey:
         self.data = paths.valkey
         self.socket = paths.sockets / "valkey.sock"
         self.log = paths.log / "valkey.log"
-        self.pid_file = paths.state / "valkey.pid"
 
     @property
     def url(self) -> str:
@@ -54,7 +54,7 @@ class Valkey:
             try:
                 client.connect(str(self.socket))
                 client.sendall(command)
-                return client.recv(64)
+                return client.recv(8192)
             except OSError:
                 return b""
 
@@ -80,7 +80,7 @@ class Valkey:
         argv = [
             str(wheel_binary()), "--port", "0", "--unixsocket", str(self.socket), "--unixsocketperm", "700",
             "--dir", str(self.data), "--appendonly", "yes", "--appendfsync", "everysec", "--save", "",
-            "--daemonize", "no", "--pidfile", str(self.pid_file), "--maxmemory-policy", "noeviction",
+            "--daemonize", "no", "--maxmemory-policy", "noeviction",
         ]  # fmt: skip
 
         def start() -> subprocess.Popen[bytes]:
@@ -92,9 +92,10 @@ class Valkey:
 
     def stop(self) -> None:
         """Stop the server and wait until nothing of it is left."""
-        if not self.alive():
+        found = re.search(rb"process_id:(\d+)", self._say(b"INFO server\r\n"))
+        if found is None:
             return
-        pid = int(self.pid_file.read_text())
+        pid = int(found[1])
         self._say(b"SHUTDOWN\r\n")
         if not wait_until(lambda: not exists(pid), timeout_s=_STOP_S):
             self._say(b"SHUTDOWN NOSAVE FORCE\r\n")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from aitask_cli.views.terminal import console, interactive, out
@@ -22,6 +23,21 @@ def print_answers(batch: BatchView, *, raw: bool, reasoning: bool, max_failures:
         _rendered(console(), batch, raw=raw, reasoning=reasoning, max_failures=max_failures)
     else:
         out(plain(batch, reasoning=reasoning, max_failures=max_failures))
+
+
+def print_conversation(batches: Sequence[BatchView], *, raw: bool, max_failures: int) -> None:
+    """Print a conversation: each prompt, then its answers."""
+    for batch in batches:
+        quoted = "\n".join(f"> {line}" for line in batch.prompt.splitlines())
+        if interactive():
+            from rich.text import Text
+
+            console().print(Text(printable(quoted), style="bold"))
+        else:
+            out(quoted + "\n")
+        print_answers(batch, raw=raw, reasoning=False, max_failures=max_failures)
+        if not interactive():
+            out("")
 
 
 def plain(batch: BatchView, *, reasoning: bool, max_failures: int) -> str:

@@ -4,11 +4,18 @@ from __future__ import annotations
 
 import datetime as dt
 from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 from aitask_cli.views.terminal import console, interactive, out, say
 from aitask_cli.views.words import ago, duration, kind_in_words, short_id
-from shared.domain import AttemptView, BatchLine, BatchView
+from shared.domain import AttemptView, BatchLine, BatchView, Pause, WorkerView
+from shared.families import Family
 from shared.text import one_line
+
+if TYPE_CHECKING:
+    from aitask_cli.probe import Probe
+    from shared.store.conversations import ConversationLine
+    from shared.store.syslog import LogLine
 
 
 def print_rows(headings: Sequence[str], rows: Sequence[Sequence[str]], *, wide: int) -> None:
@@ -65,3 +72,66 @@ def print_attempts(batch: BatchView, tried: Mapping[str, Sequence[AttemptView]])
         for one in tried[task.id]
     ]
     print_rows(("model", "attempt", "outcome", "error", "http", "took", "worker", "message"), rows, wide=7)
+
+
+def print_conversations(lines: Sequence[ConversationLine]) -> None:
+    """Print a listing of conversations."""
+    now = dt.datetime.now(dt.timezone.utc)
+    rows = [(short_id(line.id), ago(line.last_at, now), str(line.batches), line.title) for line in lines]
+    print_rows(("conversation", "last", "turns", "begins with"), rows, wide=3)
+
+
+def print_workers(workers: Sequence[WorkerView], pauses: Sequence[Pause]) -> None:
+    """Print the workers, and below them what is paused."""
+    now = dt.datetime.now(dt.timezone.utc)
+    rows = [
+        (
+            view.id,
+            ",".join(view.families),
+            f"{view.in_flight}/{view.slots}",
+            f"{duration(view.heartbeat_age_s)} ago",
+            ago(view.started_at, now),
+            "; ".join(held_in_words(name, state) for name, state in view.state.items() if held_in_words(name, state)),
+        )
+        for view in workers
+    ]
+    if not rows:
+        say("no worker lives; start one: aitask worker")
+    print_rows(("worker", "families", "calls", "heartbeat", "started", "held"), rows, wide=5)
+    for pause in pauses:
+        left = f" for {duration(pause.left_s)} more" if pause.left_s is not None else ""
+        say(f"{pause.family} is paused{left}: {pause.reason}")
+
+
+def held_in_words(family: str, state: Mapping[str, Any]) -> str:
+    """What holds one family in one worker, or nothing."""
+    said = []
+    if "paused" in state:
+        said.append(f"paused: {state['paused']}")
+    if "breaker" in state:
+        breaker = state["breaker"]
+        said.append(f"endpoint down, next try in {duration(breaker['probe_in_s'])}: {breaker['error']}")
+    if "cooling_s" in state:
+        said.append(f"told to wait {duration(state['cooling_s'])}")
+    if "limit" in state:
+        said.append(f"slowed to {state['limit']} at once by 429")
+    return f"{family}: {', '.join(said)}" if said else ""
+
+
+def print_families(found: Sequence[tuple[Family, Probe]]) -> None:
+    """Print the families with their endpoints and models."""
+    rows = []
+    for family, probe in found:
+        state = family.missing or probe.error or "answers"
+        models = ", ".join(probe.models) if probe.models else ""
+        rows.append((family.name, family.endpoint, state, family.default_model, models))
+    print_rows(("family", "endpoint", "state", "default", "models"), rows, wide=4)
+
+
+def print_logs(lines: Sequence[LogLine], *, traces: bool) -> None:
+    """Print records of the system log."""
+    for line in lines:
+        fields = " ".join(f"{key}={value}" for key, value in line.fields.items())
+        out(f"{line.at.isoformat(timespec='seconds')} {line.level} {one_line(line.message, 2000)}  {fields}")
+        if traces and line.trace:
+            out(line.trace.rstrip())

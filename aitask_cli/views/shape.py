@@ -4,9 +4,15 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from shared.domain import AttemptView, BatchLine, BatchView, TaskView
+from shared.domain import AttemptView, BatchLine, BatchView, Pause, TaskView, WorkerView
+from shared.families import Family
+
+if TYPE_CHECKING:
+    from aitask_cli.probe import Probe
+    from shared.store.conversations import ConversationLine
+    from shared.store.syslog import LogLine
 
 VERSION = 1
 
@@ -88,6 +94,77 @@ def batches(lines: Sequence[BatchLine]) -> dict[str, Any]:
                 "created_at": line.created_at.isoformat(),
                 "models": list(line.models),
                 "states": [status.name for status in line.statuses],
+            }
+            for line in lines
+        ]
+    }
+
+
+def conversations(lines: Sequence[ConversationLine]) -> dict[str, Any]:
+    """A listing of conversations."""
+    return {
+        "conversations": [
+            {"id": line.id, "title": line.title, "last_at": line.last_at.isoformat(), "batches": line.batches}
+            for line in lines
+        ]
+    }
+
+
+def workers(views: Sequence[WorkerView], pauses: Sequence[Pause]) -> dict[str, Any]:
+    """The workers, and the pauses in force."""
+    return {
+        "workers": [
+            {
+                "id": view.id,
+                "host": view.host,
+                "pid": view.pid,
+                "families": list(view.families),
+                "slots": view.slots,
+                "in_flight": view.in_flight,
+                "started_at": view.started_at.isoformat(),
+                "heartbeat_age": round(view.heartbeat_age_s, 3),
+                "version": view.version,
+                "state": view.state,
+            }
+            for view in views
+        ],
+        "pauses": [
+            {"family": pause.family, "kind": pause.kind, "reason": pause.reason, "left": pause.left_s}
+            for pause in pauses
+        ],
+    }
+
+
+def families(found: Sequence[tuple[Family, Probe]]) -> dict[str, Any]:
+    """The families with their endpoints; never a key."""
+    return {
+        "families": [
+            {
+                "name": family.name,
+                "endpoint": family.endpoint,
+                "key": family.api_key is not None,
+                "default_model": family.default_model,
+                "patterns": [*family.routed, *family.patterns],
+                "reachable": probe.error is None,
+                "error": probe.error,
+                "models": list(probe.models) if probe.models is not None else None,
+            }
+            for family, probe in found
+        ]
+    }
+
+
+def logs(lines: Sequence[LogLine]) -> dict[str, Any]:
+    """Records of the system log, oldest first."""
+    return {
+        "logs": [
+            {
+                "at": line.at.isoformat(),
+                "level": line.level,
+                "logger": line.logger,
+                "message": line.message,
+                "fields": line.fields,
+                "trace": line.trace,
             }
             for line in lines
         ]

@@ -10,8 +10,8 @@ from aitask_cli.views.words import duration, reason, state
 from aitask_cli.watching import Snapshot
 from shared.domain import BatchView, TaskStatus, TaskView
 
-# Eight frames a second look alive and cost nothing.
-FRAME_S = 0.125
+# Five frames a second look alive; each costs the terminal and us a few ms.
+FRAME_S = 0.2
 PLAIN_STEP_S = 0.5
 
 

@@ -112,3 +112,29 @@ def test_what_is_planned_always_fits(begun: list[str], slots: int) -> None:
     chosen, each = found.plan()
     assert len(chosen) * each <= slots - found.running
     assert all(each <= found.room(name) for name in chosen)
+
+
+def test_429_halves_the_calls_at_once_and_successes_bring_them_back() -> None:
+    found, clock = gate(slots=16)
+    for _ in range(16):
+        assert found.begin("a")
+    found.too_many("a")
+    found.too_many("a")
+    for _ in range(16):
+        found.end("a")
+    assert found.room("a") == 8, "one burst of refusals counts once"
+    clock.now += 1.1
+    for _ in range(8):
+        found.begin("a")
+    found.too_many("a")
+    for _ in range(8):
+        found.end("a")
+    assert found.room("a") == 4
+    for _ in range(200):
+        found.succeeded("a")
+    assert found.room("a") == 16
+
+
+def test_a_family_s_limit_bounds_it_whatever_is_free() -> None:
+    found = Gate(["a", "b"], slots=8, clock=Clock(), limits={"a": 2})
+    assert (found.room("a"), found.room("b")) == (2, 7)

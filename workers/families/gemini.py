@@ -6,6 +6,7 @@ from shared.domain import Claimed
 from shared.errors import UpstreamError
 from workers.answer import Answer
 from workers.families.generic import Behaviour
+from workers.keepalive import SIGNED_OUT
 
 # Web bridges to Gemini answer with these sentences, Chinese or English, when they can't get at the model or the
 # model declines as a whole. An answer that merely contains one in a longer text is an answer.
@@ -33,6 +34,19 @@ class GeminiBehaviour(Behaviour):
     def headers(self, task: Claimed) -> dict[str, str]:
         """`X-Conversation-ID` lets a session-keeping endpoint find the conversation again."""
         return {"X-Conversation-ID": task.conversation_id}
+
+    @property
+    def keepalive_s(self) -> float:
+        """An endpoint without a key lives on somebody's sign-in, which lapses when it is not used."""
+        return 0.0 if self.family.api_key else self.settings.gemini_keepalive_s
+
+    def classify(self, error: UpstreamError) -> UpstreamError:
+        """Without a key, a refusal to serve us or a way to Google's sign-in page means that the sign-in has expired."""
+        at_sign_in = error.kind == "redirect" or "sign in" in error.message.lower()
+        if self.family.api_key or not (error.http_status in (401, 403) or at_sign_in):
+            return error
+        said = f"the endpoint's Google sign-in has expired ({error.message})"
+        return UpstreamError(said, kind=SIGNED_OUT, retryable=True, http_status=error.http_status)
 
     def finish(self, answer: Answer) -> Answer:
         """Turn a soft refusal into an error."""

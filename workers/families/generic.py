@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from shared.domain import Claimed
+from shared.errors import UpstreamError
 from shared.families import Family
 from shared.settings import Settings
 from workers.answer import Answer, Piece
@@ -28,11 +29,20 @@ class Behaviour:
             messages.append({"role": "system", "content": task.system})
         messages += task.context
         messages.append({"role": "user", "content": task.prompt})
-        return {"model": task.model, "messages": messages, **self.family.options, **task.options}
+        return {"model": task.model, "messages": merged(messages), **self.family.options, **task.options}
 
     def pieces(self) -> PieceFilter:
         """What turns pieces of text as they came into pieces as they are shown."""
         return PieceFilter()
+
+    @property
+    def keepalive_s(self) -> float:
+        """How often the endpoint's session is kept warm, in seconds; 0 for an endpoint that has none."""
+        return 0.0
+
+    def classify(self, error: UpstreamError) -> UpstreamError:
+        """Look at a failed call: what an error means may depend on the family."""
+        return error
 
     def finish(self, answer: Answer) -> Answer:
         """Look at a whole answer.
@@ -41,6 +51,17 @@ class Behaviour:
             UpstreamError: it is none after all.
         """
         return answer
+
+
+def merged(messages: list[dict[str, str]]) -> list[dict[str, str]]:
+    """Join neighbours of one role: some endpoints refuse two prompts without an answer in between."""
+    joined: list[dict[str, str]] = []
+    for message in messages:
+        if joined and joined[-1]["role"] == message["role"]:
+            joined[-1] = {**message, "content": f"{joined[-1]['content']}\n\n{message['content']}"}
+        else:
+            joined.append(message)
+    return joined
 
 
 class PieceFilter:

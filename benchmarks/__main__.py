@@ -1,0 +1,23 @@
+"""`python -m benchmarks [NAME …]`: run the measures named, or all."""
+
+from __future__ import annotations
+
+import sys
+
+from benchmarks.measures import MEASURES
+from benchmarks.stage import versions
+
+
+def main() -> None:
+    """Run measures one after another and print what they found."""
+    names = sys.argv[1:] or list(MEASURES)
+    unknown = [name for name in names if name not in MEASURES]
+    if unknown:
+        sys.exit(f"there is no measure {unknown[0]}; there are: {', '.join(MEASURES)}")
+    print(versions(), flush=True)
+    for name in names:
+        MEASURES[name]()
+        sys.stdout.flush()
+
+
+main()

@@ -1,0 +1,180 @@
+"""The measures: each prints what it found, in figures."""
+
+from __future__ import annotations
+
+import os
+import signal
+import statistics
+import subprocess
+import sys
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+from benchmarks.stage import all_done, now_mb, peak_mb, stage, upstream
+from shared.live import LiveReader
+from tests.stand import RunningSimulator, Stand, wait_for
+
+
+def _bare(url: str, calls: int, at_once: int, kind: str) -> float:
+    target = f"{url}/v1/chat/completions"
+    command = [sys.executable, "-m", "benchmarks.bare", target, str(calls), str(at_once), kind]
+    return float(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+
+
+def _load(stand: Stand, prompts: int) -> None:
+    """Three models for each prompt, as W1 and W2 have it."""
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(lambda n: stand.submit(f"prompt {n}", "qwen", "gemini", "deepseek"), range(prompts)))
+
+
+def _span_s(stand: Stand) -> float:
+    found = stand.query("SELECT extract(epoch FROM max(finished_at) - min(first_claimed_at))::float FROM task")
+    return float(found[0][0])
+
+
+def held(tasks: int = 3000) -> None:
+    """3,000 calls of 2 s at once in one worker process, next to a bare loop."""
+    with upstream("--latency", "2", "--tps", "0", "--tokens", "10") as mock, stage(mock.url) as stand:
+        bare = {kind: _bare(mock.url, tasks, tasks, kind) for kind in ("aiohttp", "httpx")}
+        _load(stand, tasks // 3)
+        worker = stand.start_worker("-c", str(tasks + 200))
+        all_done(stand, tasks, timeout_s=120)
+        span = _span_s(stand)
+        print(f"held: {tasks} calls of 2 s, one worker: first claim to last result {span:.2f} s "
+              f"(bare aiohttp {bare['aiohttp']:.2f} s, httpx over aiohttp {bare['httpx']:.2f} s); "
+              f"calls {mock.stats()['calls'] - 2 * tasks}, at once {mock.stats()['open_most']}; "
+              f"peak memory {peak_mb(worker.pid):.0f} MiB")  # fmt: skip
+
+
+def rate(tasks: int = 3000) -> None:
+    """3,000 calls that answer at once, two worker processes, next to a bare loop of the same client."""
+    with upstream("--latency", "0", "--tps", "0", "--tokens", "10") as mock, stage(mock.url) as stand:
+        bare = {kind: tasks / _bare(mock.url, tasks, 128, kind) for kind in ("aiohttp", "httpx")}
+        _load(stand, tasks // 3)
+        for _ in range(2):
+            stand.start_worker("-c", "64", ready=False)
+        all_done(stand, tasks, timeout_s=120)
+        ours = tasks / _span_s(stand)
+        print(f"rate: {ours:.0f} tasks/s with two workers; bare loop of httpx over aiohttp {bare['httpx']:.0f}/s "
+              f"({ours / bare['httpx']:.2f} of it), of plain aiohttp {bare['aiohttp']:.0f}/s")  # fmt: skip
+
+
+def dispatch(asks: int = 200) -> None:
+    """Idle system: from the submission's start to the upstream's having the request."""
+    mock = RunningSimulator()
+    with stage(mock.url) as stand:
+        stand.start_worker()
+        waits = []
+        with stand.db() as db, stand.streams() as streams:
+            from shared.submission import Request, plan, submit
+
+            for number in range(asks + 5):
+                before = mock.calls
+                began = time.monotonic()
+                submit(db, streams, plan(Request(prompt=f"p{number}", models=["qwen"]), stand.settings))
+                while mock.calls == before:
+                    time.sleep(0.0005)
+                waits.append(mock.simulator.seen[-1]["at"] - began)
+                time.sleep(0.02)
+        ms = sorted(wait * 1000 for wait in waits[5:])
+        print(f"dispatch: submit to upstream, {asks} single asks: p50 {statistics.median(ms):.1f} ms, "
+              f"p99 {ms[int(len(ms) * 0.99)]:.1f} ms")  # fmt: skip
+    mock.stop()
+
+
+def outage(tasks: int = 1000, down_s: float = 60.0) -> None:
+    """The endpoint is down for a minute with 1,000 tasks waiting."""
+    mock = RunningSimulator()
+    mock.simulator.down = True
+    with stage(mock.url) as stand:
+        with ThreadPoolExecutor(4) as pool:
+            list(pool.map(lambda n: stand.submit(f"p{n}", "qwen"), range(tasks)))
+        stand.start_worker("qwen")
+        time.sleep(down_s)
+        while_down = mock.calls
+        mock.simulator.down = False
+        began = time.monotonic()
+        all_done(stand, tasks, timeout_s=400)
+        failed = stand.query("SELECT count(*) FROM task WHERE status = 2")[0][0]
+        print(f"outage: {while_down} calls while down for {down_s:g} s (slots 64 + 30 = 94 allowed), FAILED {failed}, "
+              f"all {tasks} ended {time.monotonic() - began:.0f} s after it was back")  # fmt: skip
+    mock.stop()
+
+
+def watchers(number: int = 50, tasks: int = 600) -> None:
+    """Throughput with and without 50 watchers on one batch, interleaved."""
+    with upstream("--latency", "0.2", "--tps", "100", "--tokens", "60") as mock, stage(mock.url) as stand:
+        found: dict[bool, list[float]] = {False: [], True: []}
+        worker = stand.start_worker("qwen", "-c", "64")
+        for turn in range(6):
+            watched = bool(turn % 2)
+            stand.query("TRUNCATE batch, conversation CASCADE")
+            stop = threading.Event()
+            watched_id = stand.submit("watched", "qwen+latency=1").batch_id
+            threads = [threading.Thread(target=_watch, args=(stand, watched_id, stop)) for _ in range(number * watched)]
+            for thread in threads:
+                thread.start()
+            with ThreadPoolExecutor(4) as pool:
+                list(pool.map(lambda n: stand.submit(f"p{n}", "qwen"), range(tasks)))
+            all_done(stand, tasks + 1, timeout_s=120)
+            found[watched].append(tasks / _span_s(stand))
+            stop.set()
+            for thread in threads:
+                thread.join()
+        plain, seen = (statistics.median(found[watched]) for watched in (False, True))
+        print(f"watchers: {plain:.0f} tasks/s without, {seen:.0f} with {number} watchers on a batch: "
+              f"{100 * (1 - seen / plain):.1f} % less; worker {worker.pid and now_mb(worker.pid):.0f} MiB")  # fmt: skip
+
+
+def _watch(stand: Stand, batch_id: str, stop: threading.Event) -> None:
+    from aitask_cli.watching import follow
+
+    with stand.db() as db:
+        live = LiveReader(stand.settings.redis_dsn, namespace=stand.namespace)
+        while not stop.is_set():
+            for _ in follow(db, live, batch_id, wait_s=None, step_s=0.5, notice=lambda said: None):
+                pass
+            time.sleep(0.5)
+        live.close()
+
+
+def huge(tasks: int = 8) -> None:
+    """Memory growth for bodies of 100 MB."""
+    with upstream() as mock, stage(mock.url) as stand:
+        worker = stand.start_worker()
+        stand.finished(stand.submit("warm", "qwen").batch_id)
+        before = peak_mb(worker.pid)
+        made = [stand.submit(f"p{n}", "qwen+huge").batch_id for n in range(tasks)]
+        kinds = {stand.finished(batch_id).tasks[0].error_kind for batch_id in made}
+        print(f"huge: {tasks} bodies of 100 MB at once: {kinds}, memory grew by {peak_mb(worker.pid) - before:.0f} MiB")
+
+
+def kill(tasks: int = 3000) -> None:
+    """kill -9 of one of two workers in mid-load, restarted after 1 s."""
+    with upstream("--latency", "2", "--tps", "0", "--tokens", "10") as mock, stage(mock.url) as stand:
+        _load(stand, tasks // 3)
+        workers = [stand.start_worker("-c", "500") for _ in range(2)]
+        wait_for(lambda: mock.stats()["calls"] > tasks // 3, what="mid-load")
+        in_flight = stand.query("SELECT count(*) FROM task WHERE status = 3")[0][0]
+        os.kill(workers[0].pid, signal.SIGKILL)
+        killed = time.monotonic()
+        time.sleep(1)
+        stand.start_worker("-c", "500")
+        all_done(stand, tasks, timeout_s=120)
+        took = time.monotonic() - killed
+        answered = stand.query("SELECT count(*) FROM task WHERE status = 1")[0][0]
+        lease_s = stand.settings.lease_s
+        print(f"kill: lost {tasks - answered}, doubled {mock.stats()['calls'] - tasks} (in flight at the kill {in_flight} "
+              f"in both workers), done {took:.1f} s after it (lease {lease_s:g} s)")  # fmt: skip
+
+
+MEASURES = {
+    "held": held,
+    "rate": rate,
+    "dispatch": dispatch,
+    "watchers": watchers,
+    "huge": huge,
+    "kill": kill,
+    "outage": outage,
+}
