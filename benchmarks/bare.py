@@ -12,7 +12,7 @@ import time
 
 import aiohttp
 
-from workers.transport import make_client
+from workers.transport import Transport, chunks
 
 BODY = {"model": "qwen", "messages": [{"role": "user", "content": "hello"}], "stream": True}
 
@@ -25,8 +25,8 @@ async def run(url: str, calls: int, at_once: int, kind: str) -> float:
 
     async def with_httpx() -> None:
         for _ in left:
-            async with client.stream("POST", url, content=body, headers=headers) as reply:
-                async for _chunk in reply.aiter_bytes():
+            async with transport.open("POST", url, headers, body) as reply:
+                async for _chunk in chunks(reply):
                     pass
 
     async def with_aiohttp() -> None:
@@ -35,11 +35,11 @@ async def run(url: str, calls: int, at_once: int, kind: str) -> float:
                 await reply.read()
 
     if kind == "httpx":
-        client = make_client(at_once)
+        transport = Transport(at_once)
         began = time.monotonic()
         await asyncio.gather(*(with_httpx() for _ in range(at_once)))
         took = time.monotonic() - began
-        await client.aclose()
+        await transport.close()
         return took
     async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=at_once)) as session:
         began = time.monotonic()

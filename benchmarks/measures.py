@@ -13,6 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 from benchmarks.stage import all_done, now_mb, peak_mb, stage, upstream
 from shared.live import LiveReader
+from shared.submission import Request, plan, submit
 from tests.stand import RunningSimulator, Stand, wait_for
 
 
@@ -62,25 +63,20 @@ def rate(tasks: int = 3000) -> None:
 
 def dispatch(asks: int = 200) -> None:
     """Idle system: from the submission's start to the upstream's having the request."""
-    mock = RunningSimulator()
-    with stage(mock.url) as stand:
+    with upstream("--latency", "0", "--tps", "0", "--tokens", "10") as mock, stage(mock.url) as stand:
         stand.start_worker()
         waits = []
         with stand.db() as db, stand.streams() as streams:
-            from shared.submission import Request, plan, submit
-
-            for number in range(asks + 5):
-                before = mock.calls
+            checked = plan(Request(prompt="hello", models=["qwen"]), stand.settings)
+            for _ in range(asks + 5):
                 began = time.monotonic()
-                submit(db, streams, plan(Request(prompt=f"p{number}", models=["qwen"]), stand.settings))
-                while mock.calls == before:
-                    time.sleep(0.0005)
-                waits.append(mock.simulator.seen[-1]["at"] - began)
-                time.sleep(0.02)
+                submit(db, streams, checked)
+                time.sleep(0.05)
+                wait_for(lambda began=began: mock.stats()["last_at"] > began, what="the call")
+                waits.append(mock.stats()["last_at"] - began)
         ms = sorted(wait * 1000 for wait in waits[5:])
         print(f"dispatch: submit to upstream, {asks} single asks: p50 {statistics.median(ms):.1f} ms, "
               f"p99 {ms[int(len(ms) * 0.99)]:.1f} ms")  # fmt: skip
-    mock.stop()
 
 
 def outage(tasks: int = 1000, down_s: float = 60.0) -> None:
@@ -165,8 +161,9 @@ def kill(tasks: int = 3000) -> None:
         took = time.monotonic() - killed
         answered = stand.query("SELECT count(*) FROM task WHERE status = 1")[0][0]
         lease_s = stand.settings.lease_s
-        print(f"kill: lost {tasks - answered}, doubled {mock.stats()['calls'] - tasks} (in flight at the kill {in_flight} "
-              f"in both workers), done {took:.1f} s after it (lease {lease_s:g} s)")  # fmt: skip
+        print(f"kill: lost {tasks - answered}, doubled {mock.stats()['calls'] - tasks} "
+              f"(in flight at the kill, both workers: {in_flight}), "
+              f"done {took:.1f} s after it (lease {lease_s:g} s)")  # fmt: skip
 
 
 MEASURES = {

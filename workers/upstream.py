@@ -21,6 +21,7 @@ from workers.families.generic import Behaviour
 from workers.sse import EventDecoder
 from workers.status import error_message, from_status, retry_after_s
 from workers.timer import CallTimer
+from workers.transport import Transport, chunks
 
 OnPiece = Callable[[Piece], None]
 
@@ -42,14 +43,14 @@ class _Plainer(Exception):
 class UpstreamClient:
     """Makes calls. What an endpoint can't do is remembered for as long as the process lives."""
 
-    def __init__(self, client: httpx.AsyncClient, *, max_answer_bytes: int) -> None:
-        self._client = client
+    def __init__(self, transport: Transport, *, max_answer_bytes: int) -> None:
+        self._transport = transport
         self._max_bytes = max_answer_bytes
         self._ways: dict[str, int] = {}
 
     async def close(self) -> None:
         """Close every connection."""
-        await self._client.aclose()
+        await self._transport.close()
 
     async def complete(self, task: Claimed, behaviour: Behaviour, on_piece: OnPiece) -> Answer:
         """Ask the task's model and return its answer.
@@ -84,7 +85,7 @@ class UpstreamClient:
             headers["Authorization"] = f"Bearer {family.api_key}"
         try:
             with CallTimer(total_s=_LOOK_S, idle_s=_LOOK_S):
-                async with self._client.stream("GET", models_url(family.endpoint), headers=headers) as response:
+                async with self._transport.open("GET", models_url(family.endpoint), headers) as response:
                     if response.status_code not in (200, 404, 405):
                         error = await self._refused(response, response.headers.get("content-type", ""), _PLAIN)
                         raise behaviour.classify(error)
@@ -142,16 +143,12 @@ class UpstreamClient:
         if family.api_key:
             headers["Authorization"] = f"Bearer {family.api_key}"
         body = json.dumps(payload, ensure_ascii=False).encode()
-        request = self._client.build_request("POST", chat_url(family.endpoint), content=body, headers=headers)
-        response = await self._client.send(request, stream=True)
-        try:
+        async with self._transport.open("POST", chat_url(family.endpoint), headers, body) as response:
             yield response
-        finally:
-            await response.aclose()
 
     async def _refused(self, response: httpx.Response, content_type: str, way: int) -> UpstreamError:
         body = bytearray()
-        async for chunk in response.aiter_bytes():
+        async for chunk in chunks(response):
             body += chunk
             if len(body) >= _ERROR_BODY_BYTES:
                 break
@@ -168,7 +165,7 @@ class UpstreamClient:
         decoder = EventDecoder()
         size = 0
         try:
-            async for chunk in response.aiter_bytes():
+            async for chunk in chunks(response):
                 size = self._bounded(size + len(chunk))
                 for event in decoder.feed(chunk):
                     if collector.done:
@@ -195,7 +192,7 @@ class UpstreamClient:
 
     async def _body(self, response: httpx.Response, content_type: str) -> str:
         body = bytearray()
-        async for chunk in response.aiter_bytes():
+        async for chunk in chunks(response):
             body += chunk
             self._bounded(len(body))
         return _decoded(bytes(body), content_type)

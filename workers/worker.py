@@ -34,7 +34,7 @@ from workers.intake import Intake
 from workers.keepalive import KeepAlive
 from workers.reconciler import Reconciler
 from workers.recorder import Recorder
-from workers.transport import make_client
+from workers.transport import Transport
 from workers.upstream import UpstreamClient
 
 log = logging.getLogger("aitask.worker")
@@ -83,7 +83,7 @@ class Worker:
         self._behaviours: dict[str, Behaviour] = {f.name: _behaviour(f, settings) for f in options.families}
         limits = {family.name: family.limit for family in options.families}
         self._gate = Gate(names, slots=options.slots, clock=time.monotonic, limits=limits)
-        self._upstream = UpstreamClient(make_client(options.slots), max_answer_bytes=settings.max_answer_bytes)
+        self._upstream = UpstreamClient(Transport(options.slots), max_answer_bytes=settings.max_answer_bytes)
         self._holdings = Holdings()
         self._limits = Limits(
             slots=options.slots,

@@ -41,6 +41,7 @@ class Simulator:
         self.calls: Counter[tuple[str, str]] = Counter()
         self.open_now = 0
         self.open_most = 0
+        self.last_at = 0.0
         self.seen: list[dict[str, Any]] = []
         self.down = False
         self._remember = remember
@@ -62,6 +63,7 @@ class Simulator:
                 "distinct": len(self.calls),
                 "open_now": self.open_now,
                 "open_most": self.open_most,
+                "last_at": self.last_at,
             }
         )
 
@@ -77,6 +79,7 @@ class Simulator:
         except (ValueError, KeyError, IndexError, TypeError):
             return _error(400, "the request needs `model` and `messages`")
         self.calls[model, prompt] += 1
+        self.last_at = time.monotonic()
         if self._remember:
             seen = {
                 "model": model,

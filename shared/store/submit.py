@@ -8,18 +8,18 @@ from dataclasses import dataclass
 import sqlalchemy as sa
 
 from shared.domain import NewBatch
-from shared.errors import NotFound, UsageFault
+from shared.errors import UsageFault
 from shared.store.engine import Database
 
 _SUBMIT = sa.text("""
-WITH new_conversation AS (
-    INSERT INTO conversation (id, title)
-    SELECT CAST(:conversation_id AS uuid), :title WHERE :opens_conversation
-), new_batch AS (
+WITH new_batch AS (
     INSERT INTO batch (id, conversation_id, prompt, system, options, idempotency_key, request_hash)
     VALUES (:batch_id, :conversation_id, :prompt, :system, CAST(:options AS jsonb), :idempotency_key, :request_hash)
     ON CONFLICT (idempotency_key) DO NOTHING
-    RETURNING id
+    RETURNING id, conversation_id
+), new_conversation AS (
+    -- Foreign keys are checked at the statement's end, so a used idempotency key leaves no conversation behind.
+    INSERT INTO conversation (id, title) SELECT conversation_id, :title FROM new_batch WHERE :opens_conversation
 )
 INSERT INTO task (id, batch_id, position, model, family, context, enqueued_at)
 SELECT t.id, new_batch.id, t.position - 1, t.model, t.family, t.context, now()
@@ -53,7 +53,6 @@ def submit(db: Database, new: NewBatch, *, conversation_id: str) -> Written:
 
     Raises:
         UsageFault: the key was used for another request.
-        NotFound: the conversation to continue does not exist.
         DatabaseUnavailable: nothing was written, or the commit's outcome is unknown.
     """
     values = {
@@ -71,18 +70,8 @@ def submit(db: Database, new: NewBatch, *, conversation_id: str) -> Written:
         "families": [task.family for task in new.tasks],
         "contexts": [json.dumps(task.context) if task.context else None for task in new.tasks],
     }
-    with db.transaction() as connection:
-        if new.conversation_id is not None:
-            known = connection.scalar(
-                sa.text("SELECT 1 FROM conversation WHERE id = :id FOR SHARE"), {"id": new.conversation_id}
-            )
-            if not known:
-                raise NotFound(f"no conversation {new.conversation_id}", remedy="see: aitask conv ls")
-        ids = connection.execute(_SUBMIT, values).scalars().all()
-        if ids:
-            return Written(new.id, conversation_id, tuple(task.id for task in new.tasks), True)
-        # The key is taken. What this statement wrote besides (a conversation) goes with the rollback.
-        connection.rollback()
+    if db.rows(_SUBMIT, **values):
+        return Written(new.id, conversation_id, tuple(task.id for task in new.tasks), True)
     return _first(db, new)
 
 

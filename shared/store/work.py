@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 import sqlalchemy as sa
@@ -128,16 +128,21 @@ def claim(
 ) -> tuple[list[Claimed], dict[str, HintFate]]:
     """Claim the due tasks among these ids, and say what became of the others' hints."""
     values = _terms(worker, lease_s, deadline_s, max_rescues)
-    with db.transaction() as connection:
-        claimed = [_claimed(row) for row in connection.execute(_CLAIM, {"ids": list(ids), **values}).mappings()]
-        rest = set(ids) - {task.id for task in claimed}
-        if not rest:
-            return claimed, {}
-        known = connection.execute(_FATES, {"ids": list(rest), "suspect": values["suspect"]}).all()
-    fates = dict.fromkeys(rest, HintFate.UNKNOWN)
-    for task_id, claimable in known:
-        fates[task_id] = HintFate.LOCKED if claimable else HintFate.DONE
-    return claimed, fates
+    claimed = [_claimed(row) for row in db.rows(_CLAIM, ids=list(ids), **values)]
+    rest = set(ids) - {task.id for task in claimed}
+    return claimed, fates(db, rest, suspect=values["suspect"]) if rest else {}
+
+
+def fates(db: Database, ids: Collection[str], *, suspect: int) -> dict[str, HintFate]:
+    """Say what has become of hints whose tasks could not be claimed.
+
+    Args:
+        suspect: the `rescues` from which a task is no longer claimed by its hint.
+    """
+    found = dict.fromkeys(ids, HintFate.UNKNOWN)
+    for row in db.rows(_FATES, ids=list(ids), suspect=suspect):
+        found[row["id"]] = HintFate.LOCKED if row["claimable"] else HintFate.DONE
+    return found
 
 
 def claim_due(

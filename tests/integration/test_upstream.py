@@ -14,7 +14,7 @@ from shared.settings import Settings, settings_from
 from tests.stand import RunningSimulator
 from workers.answer import Answer, Piece
 from workers.families import deepseek, gemini, qwen
-from workers.transport import make_client
+from workers.transport import Transport
 from workers.upstream import UpstreamClient
 
 BEHAVIOURS = {"gemini": gemini.behaviour, "qwen": qwen.behaviour, "deepseek": deepseek.behaviour}
@@ -42,7 +42,7 @@ def call(
     """Make calls one after another on one client."""
 
     async def run() -> list[Answer | UpstreamError]:
-        client = UpstreamClient(make_client(8), max_answer_bytes=found.max_answer_bytes)
+        client = UpstreamClient(Transport(8), max_answer_bytes=found.max_answer_bytes)
         shape = found.family(family)
         assert shape is not None
         behaviour = BEHAVIOURS[family](shape, found)
