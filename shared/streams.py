@@ -46,6 +46,29 @@ class Watermark:
     safe_until: dt.datetime
 
 
+@dataclass(frozen=True, slots=True)
+class PendingEntry:
+    """One entry that a consumer has read and nobody has acknowledged."""
+
+    family: str
+    entry_id: str
+    consumer: str
+    idle_s: float
+    deliveries: int
+    task_id: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class DeadLetter:
+    """An entry that named no task, whole: its stream, its id there, its fields, and why it is here."""
+
+    id: str
+    stream: str
+    entry_id: str
+    reason: str
+    fields: Mapping[bytes, bytes]
+
+
 @contextmanager
 def translating() -> Iterator[None]:
     """Turn what redis-py raises into ours; a URL with a password never gets into the message."""
@@ -159,6 +182,93 @@ class Streams:
         with translating():
             if not self.client.xpending_range(name, self.namespace, "-", "+", 1, consumername=consumer):
                 self.client.xgroup_delconsumer(name, self.namespace, consumer)
+
+    def drop_dead_consumers(self, family: str, *, idle_s: float) -> int:
+        """Remove consumers that have read nothing for so long and have no pending entries. Returns how many."""
+        name = stream_name(self.namespace, family)
+        with translating():
+            dead = [
+                consumer["name"]
+                for consumer in self.client.xinfo_consumers(name, self.namespace)
+                if consumer["pending"] == 0 and consumer["idle"] > idle_s * 1000
+            ]
+            for consumer in dead:
+                self.client.xgroup_delconsumer(name, self.namespace, consumer)
+        return len(dead)
+
+    def pending(self, family: str, *, most: int = 10_000) -> list[PendingEntry]:
+        """Return a family's pending entries, oldest first, each with the task it names."""
+        name = stream_name(self.namespace, family)
+        with translating():
+            try:
+                listed = self.client.xpending_range(name, self.namespace, "-", "+", most)
+            except ResponseError as error:
+                if "NOGROUP" in str(error):
+                    return []
+                raise
+            pipe = self.client.pipeline(transaction=False)
+            for row in listed:
+                pipe.xrange(name, row["message_id"], row["message_id"])
+            found = pipe.execute()
+        return [_pending(family, row, entry) for row, entry in zip(listed, found, strict=True)]
+
+    def lag(self, family: str) -> int:
+        """How many of a family's entries no worker has read yet."""
+        name = stream_name(self.namespace, family)
+        with translating():
+            groups = self.client.xinfo_groups(name) if self.client.exists(name) else []
+            waiting = self.client.xlen(name)
+        mine = next((group for group in groups if group["name"] == self.namespace.encode()), None)
+        return max(0, int(waiting) - int(mine["pending"] if mine else 0))
+
+    def remove(self, entries: Iterable[tuple[str, str]]) -> None:
+        """Acknowledge and delete (family, entry id) pairs, in one MULTI."""
+        with translating():
+            pipe = self.client.pipeline(transaction=True)
+            for family, entry_id in entries:
+                pipe.xack(stream_name(self.namespace, family), self.namespace, entry_id)
+                pipe.xdel(stream_name(self.namespace, family), entry_id)
+            pipe.execute()
+
+    def dead_letters(self, *, most: int = DEAD_LETTER_CAP) -> list[DeadLetter]:
+        """Return the dead letters, oldest first."""
+        with translating():
+            found: Any = self.client.xrange(f"{self.namespace}:sys_dead_letters", count=most)
+        return [_dead_letter(entry_id, fields) for entry_id, fields in found]
+
+    def retry_dead_letter(self, letter: DeadLetter) -> None:
+        """Put an entry back into its stream as it was, and its letter away, in one MULTI."""
+        with translating():
+            pipe = self.client.pipeline(transaction=True)
+            if letter.fields:
+                pipe.xadd(letter.stream, dict[Any, Any](letter.fields))
+            pipe.xdel(f"{self.namespace}:sys_dead_letters", letter.id)
+            pipe.execute()
+
+    def remove_dead_letter(self, letter_id: str) -> bool:
+        """Delete a dead letter. Returns whether there was one."""
+        with translating():
+            return bool(self.client.xdel(f"{self.namespace}:sys_dead_letters", letter_id))
+
+
+def _pending(family: str, row: Mapping[str, Any], entry: list[Any]) -> PendingEntry:
+    hint = parse(family, row["message_id"], entry[0][1] if entry else None)
+    return PendingEntry(
+        family=family,
+        entry_id=hint.entry_id,
+        consumer=row["consumer"].decode("utf-8", "replace"),
+        idle_s=row["time_since_delivered"] / 1000,
+        deliveries=row["times_delivered"],
+        task_id=hint.task_id,
+    )
+
+
+def _dead_letter(entry_id: bytes, fields: Mapping[bytes, bytes]) -> DeadLetter:
+    def text(name: bytes) -> str:
+        return fields.get(name, b"").decode("utf-8", "replace")
+
+    original = {name[6:]: value for name, value in fields.items() if name.startswith(b"field:")}
+    return DeadLetter(entry_id.decode(), text(b"stream"), text(b"entry"), text(b"reason"), original)
 
 
 class HintReader:

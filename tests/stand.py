@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -22,6 +23,7 @@ import psycopg2
 
 from aitask_cli.local.paths import LocalPaths
 from aitask_cli.local.postgres import Postgres
+from aitask_cli.local.process import exists
 from aitask_cli.local.valkey import Valkey
 from aitask_cli.simulator.script import Script
 from aitask_cli.simulator.server import Simulator, start
@@ -35,7 +37,7 @@ T = TypeVar("T")
 COMMAND = Path(sys.executable).with_name("aitask")
 
 
-def wait_for(condition: Callable[[], T], *, timeout_s: float = 20.0, what: str = "the condition") -> T:
+def wait_for(condition: Callable[[], T], *, timeout_s: float = 60.0, what: str = "the condition") -> T:
     """Wait until a condition of another process or thread is truthy, and return it."""
     end = time.monotonic() + timeout_s
     while True:
@@ -101,6 +103,22 @@ class Servers:
         self.valkey.stop()
         self.postgres.stop()
         forget(self.directory)
+
+    def kill_valkey(self) -> None:
+        """kill -9, and nothing of what it held is left."""
+        found = re.search(rb"process_id:(\d+)", self.valkey._say(b"INFO server\r\n"))
+        assert found is not None
+        os.kill(int(found[1]), signal.SIGKILL)
+        wait_for(lambda: not exists(int(found[1])), what="Valkey's end")
+        shutil.rmtree(self.valkey.data)
+        self.valkey.data.mkdir(mode=0o700)
+
+    def stop_postgres_at_once(self) -> None:
+        """An immediate stop: no checkpoint, connections cut; the next start recovers from the log."""
+        pid = self.postgres._pid()
+        assert pid is not None
+        os.kill(pid, signal.SIGQUIT)
+        wait_for(lambda: not exists(pid), what="PostgreSQL's end")
 
     def admin(self, statement: str) -> None:
         connection = psycopg2.connect(host=str(self.postgres.sockets), user="postgres", dbname="postgres")
@@ -189,7 +207,7 @@ class Stand:
             cursor.execute(statement, values)
             return cursor.fetchall() if cursor.description else []
 
-    def finished(self, batch_id: str, *, timeout_s: float = 30.0) -> Any:
+    def finished(self, batch_id: str, *, timeout_s: float = 90.0) -> Any:
         """Wait for a batch to finish, and return it."""
 
         def look() -> Any:
@@ -198,15 +216,17 @@ class Stand:
 
         return wait_for(look, timeout_s=timeout_s, what=f"the end of batch {batch_id}")
 
-    def aitask(self, *arguments: str, stdin: str | bytes = b"", timeout_s: float = 60.0, **env: str) -> Result:
+    def aitask(self, *arguments: str, stdin: str | bytes = b"", timeout_s: float = 180.0, **env: str) -> Result:
         return aitask(*arguments, env={**self.env, **env}, stdin=stdin, timeout_s=timeout_s, cwd=self.home)
 
-    def start_worker(self, *arguments: str, ready: bool = True, **env: str) -> subprocess.Popen[bytes]:
+    def start_worker(
+        self, *arguments: str, ready: bool = True, command: tuple[str, ...] = (str(COMMAND),), **env: str
+    ) -> subprocess.Popen[bytes]:
         """Start `aitask worker` as a process of its own and wait until it has reported itself."""
         log = self.home / f"worker-{len(self._workers)}.log"
         with log.open("wb") as out:
             worker = subprocess.Popen(
-                [str(COMMAND), "worker", *arguments],
+                [*command, "worker", *arguments],
                 env={**self.env, **env}, cwd=self.home, stdin=subprocess.DEVNULL, stdout=out, stderr=out,
             )  # fmt: skip
         self._workers.append(worker)
@@ -228,10 +248,10 @@ class Stand:
                 worker.terminate()
         for worker in self._workers:
             try:
-                worker.wait(8)
+                worker.wait(20)
             except subprocess.TimeoutExpired:
                 worker.kill()
-                worker.wait(8)
+                worker.wait(20)
         with self.streams() as streams, contextlib.suppress(Exception):
             for key in streams.client.scan_iter(f"{self.namespace}:*"):
                 streams.client.delete(key)
@@ -247,7 +267,7 @@ class Result:
 
 
 def aitask(
-    *arguments: str, env: dict[str, str], stdin: str | bytes = b"", timeout_s: float = 60.0, cwd: Path | None = None
+    *arguments: str, env: dict[str, str], stdin: str | bytes = b"", timeout_s: float = 180.0, cwd: Path | None = None
 ) -> Result:
     """Run the installed command to its end."""
     data = stdin.encode() if isinstance(stdin, str) else stdin

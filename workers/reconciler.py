@@ -6,6 +6,7 @@ import datetime as dt
 import logging
 import threading
 import time
+from collections.abc import Sequence
 
 from shared.errors import AitaskError, HintsUnavailable
 from shared.store import recovery
@@ -15,6 +16,8 @@ from shared.streams import WATERMARK_GRACE_S, Streams
 log = logging.getLogger("aitask.reconciler")
 
 TICK_S = 1.0
+# A family whose gate is closed is not read from; only after so long is its consumer taken for dead.
+DEAD_CONSUMER_S = 3600.0
 
 
 def hint_is_gone_before(
@@ -32,8 +35,11 @@ def hint_is_gone_before(
 class Reconciler:
     """Carries out a tick a second on a thread of its own."""
 
-    def __init__(self, db: Database, streams: Streams, *, lease_s: float, max_rescues: int) -> None:
+    def __init__(
+        self, db: Database, streams: Streams, *, families: Sequence[str], lease_s: float, max_rescues: int
+    ) -> None:
         self._db = db
+        self._families = families
         self._streams = streams
         self._lease_s = lease_s
         self._max_rescues = max_rescues
@@ -53,7 +59,11 @@ class Reconciler:
         self._made_anew.add(family)
 
     def _run(self) -> None:
+        swept = time.monotonic()
         while not self._stop.wait(TICK_S):
+            if time.monotonic() - swept > self._lease_s:
+                swept = time.monotonic()
+                self.sweep()
             try:
                 while self.tick():
                     pass
@@ -63,6 +73,16 @@ class Reconciler:
                 if not self._away:
                     log.warning("the reconciler waits: %s", error.message)
                 self._away = True
+
+    def sweep(self) -> None:
+        """Remove consumers of workers that are gone: a living one reads all the time, if only in vain."""
+        for family in self._families:
+            try:
+                gone = self._streams.drop_dead_consumers(family, idle_s=max(DEAD_CONSUMER_S, 3 * self._lease_s))
+            except HintsUnavailable:
+                return
+            if gone:
+                log.info("dead consumers are removed", extra={"family": family, "consumers": gone})
 
     def tick(self) -> bool:
         """Do what is due. Returns whether a full portion of hints was sent, so that more may be waiting."""

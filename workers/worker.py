@@ -76,7 +76,7 @@ class Worker:
         names = tuple(family.name for family in options.families)
         self._names = names
         timeout_s = max(1.0, settings.lease_s / 3.5)
-        self.db = Database(settings.database_dsn, connections=_CONNECTIONS, timeout_s=timeout_s, name="aitask-worker")
+        self.db = Database(settings.database_dsn, connections=_CONNECTIONS, timeout_s=timeout_s, name=self.id)
         self._streams = Streams(settings.redis_dsn, namespace=settings.namespace)
         self._hints = HintReader(settings.redis_dsn, namespace=settings.namespace, consumer=self.id)
         self._live = LivePublisher(settings.redis_dsn, namespace=settings.namespace)
@@ -95,7 +95,7 @@ class Worker:
         self._recorder = Recorder(self.db, self._hints, self._holdings)
         self._reconciler = Reconciler(
             self.db, Streams(settings.redis_dsn, namespace=settings.namespace),
-            lease_s=settings.lease_s, max_rescues=settings.max_rescues,
+            families=names, lease_s=settings.lease_s, max_rescues=settings.max_rescues,
         )  # fmt: skip
         self._intake = Intake(
             self.db, self._hints, self._gate, self._holdings, self._limits,
@@ -237,12 +237,17 @@ class Worker:
         except asyncio.TimeoutError:
             log.warning("results could not be recorded before the stop", extra={"results": self._recorder.unwritten})
 
+    def _say_goodbye(self) -> None:
+        fleet.leave(self.db, self.id)
+        for family in self._names:
+            self._streams.drop_consumer_if_idle(family, self.id)
+
     async def _close(self) -> None:
         if not self._left:
             try:
-                await asyncio.wait_for(self._leaving.call(lambda: fleet.leave(self.db, self.id)), 0.5)
+                await asyncio.wait_for(self._leaving.call(self._say_goodbye), 0.5)
             except (AitaskError, asyncio.TimeoutError):
-                log.debug("the worker's row stays behind")
+                log.debug("the worker's row or its consumers stay behind")
         for part in (self._upstream, self._hints, self._live):
             await part.close()
         log.info("worker %s has stopped", self.id)

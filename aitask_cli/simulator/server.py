@@ -271,7 +271,7 @@ async def start(simulator: Simulator, host: str, port: int) -> tuple[web.AppRunn
     Raises:
         OSError: the port is taken.
     """
-    runner = web.AppRunner(simulator.application(), access_log=None, shutdown_timeout=0.5)
+    runner = web.AppRunner(simulator.application(), access_log=None, shutdown_timeout=0.5, handler_cancellation=True)
     await runner.setup()
     await web.TCPSite(runner, host, port, backlog=_BACKLOG).start()
     return runner, int(runner.addresses[0][1])

@@ -13,9 +13,12 @@ from shared.families import Family
 from shared.text import one_line
 
 if TYPE_CHECKING:
+    from aitask_cli.pending import PendingView
     from aitask_cli.probe import Probe
+    from aitask_cli.queues import QueueView
     from shared.store.conversations import ConversationLine
     from shared.store.syslog import LogLine
+    from shared.streams import DeadLetter
 
 
 def print_rows(headings: Sequence[str], rows: Sequence[Sequence[str]], *, wide: int) -> None:
@@ -135,3 +138,52 @@ def print_logs(lines: Sequence[LogLine], *, traces: bool) -> None:
         out(f"{line.at.isoformat(timespec='seconds')} {line.level} {one_line(line.message, 2000)}  {fields}")
         if traces and line.trace:
             out(line.trace.rstrip())
+
+
+def print_pending(views: Sequence[PendingView], *, content: bool) -> None:
+    """Print pending entries with their tasks."""
+    if not views:
+        say("no entry is pending")
+    rows = [
+        (
+            view.entry.family,
+            view.entry.entry_id,
+            view.state.value,
+            view.row.model if view.row else "?",
+            short_id(view.row.batch_id) if view.row else "",
+            duration(view.entry.idle_s),
+            str(view.entry.deliveries),
+            duration(view.row.lease_left_s) if view.row and view.row.lease_left_s is not None else "",
+            view.entry.consumer,
+            *((view.prompt or "",) if content else ()),
+        )
+        for view in views
+    ]
+    headings = ("family", "entry", "state", "model", "batch", "idle", "read", "lease left", "consumer")
+    print_rows((*headings, *(("prompt",) if content else ())), rows, wide=9 if content else 8)
+
+
+def print_queues(views: Sequence[QueueView]) -> None:
+    """Print what waits and runs, per family."""
+    rows = [
+        (
+            view.counts.family,
+            str(view.counts.waiting),
+            str(view.counts.running),
+            str(view.counts.delayed),
+            "?" if view.lag is None else str(view.lag),
+            duration(view.counts.oldest_s) if view.counts.oldest_s is not None else "",
+            str(view.workers),
+            f"paused: {view.paused}" if view.paused else "",
+        )
+        for view in views
+    ]
+    print_rows(("family", "waiting", "running", "delayed", "lag", "oldest", "workers", "held"), rows, wide=7)
+
+
+def print_dead_letters(letters: Sequence[DeadLetter]) -> None:
+    """Print dead letters."""
+    if not letters:
+        say("there is no dead letter")
+    rows = [(letter.id, letter.stream, letter.reason, str(dict(letter.fields))) for letter in letters]
+    print_rows(("letter", "stream", "reason", "fields"), rows, wide=3)

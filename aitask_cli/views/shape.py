@@ -10,9 +10,12 @@ from shared.domain import AttemptView, BatchLine, BatchView, Pause, TaskView, Wo
 from shared.families import Family
 
 if TYPE_CHECKING:
+    from aitask_cli.pending import PendingView
     from aitask_cli.probe import Probe
+    from aitask_cli.queues import QueueView
     from shared.store.conversations import ConversationLine
     from shared.store.syslog import LogLine
+    from shared.streams import DeadLetter
 
 VERSION = 1
 
@@ -169,3 +172,66 @@ def logs(lines: Sequence[LogLine]) -> dict[str, Any]:
             for line in lines
         ]
     }
+
+
+def pending(views: Sequence[PendingView]) -> dict[str, Any]:
+    """Pending entries with their tasks; prompts only when they were asked for."""
+    return {
+        "pending": [
+            {
+                "entry": view.entry.entry_id,
+                "family": view.entry.family,
+                "consumer": view.entry.consumer,
+                "idle": view.entry.idle_s,
+                "deliveries": view.entry.deliveries,
+                "state": view.state.value,
+                "task": view.entry.task_id,
+                "batch": view.row.batch_id if view.row else None,
+                "model": view.row.model if view.row else None,
+                "lease_left": view.row.lease_left_s if view.row else None,
+                **({"prompt": view.prompt} if view.prompt is not None else {}),
+            }
+            for view in views
+        ]
+    }
+
+
+def queues(views: Sequence[QueueView]) -> dict[str, Any]:
+    """What waits and runs, per family."""
+    return {
+        "queues": [
+            {
+                "family": view.counts.family,
+                "waiting": view.counts.waiting,
+                "delayed": view.counts.delayed,
+                "running": view.counts.running,
+                "lag": view.lag,
+                "oldest": view.counts.oldest_s,
+                "workers": view.workers,
+                "paused": view.paused,
+            }
+            for view in views
+        ]
+    }
+
+
+def dead_letters(letters: Sequence[DeadLetter]) -> dict[str, Any]:
+    """Dead letters with their fields, bytes that are no text replaced."""
+    return {
+        "dead_letters": [
+            {
+                "id": letter.id,
+                "stream": letter.stream,
+                "entry": letter.entry_id,
+                "reason": letter.reason,
+                "fields": {
+                    k.decode("utf-8", "replace"): v.decode("utf-8", "replace") for k, v in letter.fields.items()
+                },
+            }
+            for letter in letters
+        ]
+    }
+
+
+def _text(data: bytes) -> str:
+    return data.decode("utf-8", "replace")

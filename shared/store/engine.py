@@ -92,7 +92,7 @@ def translated(error: exc.SQLAlchemyError) -> AitaskError:
     reason = str(origin or error).strip().splitlines()[0] if str(origin or error).strip() else "no reason given"
     if state in _MISSING_OBJECT:
         return SchemaMismatch("the database has no aitask tables of this version", remedy="run: aitask db init")
-    if state.startswith(_BAD_DATA) or state in _ROW_TOO_LARGE or isinstance(error, exc.DataError):
+    if state.startswith(_BAD_DATA) or state in _ROW_TOO_LARGE or isinstance(error, exc.DataError | exc.IntegrityError):
         return UnstorableData(f"PostgreSQL refused the data: {reason}")
     if isinstance(error, exc.OperationalError | exc.InterfaceError | exc.TimeoutError | exc.InternalError) or (
         isinstance(error, exc.DBAPIError) and error.connection_invalidated

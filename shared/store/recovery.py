@@ -37,6 +37,7 @@ WITH gone AS MATERIALIZED (
 ), noted AS (
     INSERT INTO attempt (task_id, number, worker, started_at, outcome, error_kind, error_msg)
     SELECT id, attempt, worker, started_at, 'lease_expired', error_kind, error_msg FROM ended
+    ON CONFLICT DO NOTHING
 )
 SELECT id::text, error_kind FROM ended
 """)
@@ -57,6 +58,7 @@ WITH late AS MATERIALIZED (
 ), noted AS (
     INSERT INTO attempt (task_id, number, worker, started_at, outcome, error_kind, error_msg)
     SELECT id, attempt - 1, worker, started_at, 'deadline', error_kind, error_msg FROM ended WHERE was = 3
+    ON CONFLICT DO NOTHING
 )
 SELECT id::text FROM ended
 """)

@@ -118,6 +118,7 @@ WITH result AS MATERIALIZED (
 ), noted AS (
     INSERT INTO attempt (task_id, number, worker, started_at, outcome, error_kind, error_msg, http_status)
     SELECT id, attempt, worker, started_at, outcome, error_kind, error_msg, http_status FROM written
+    ON CONFLICT DO NOTHING
 )
 SELECT id::text FROM written
 """)

@@ -36,7 +36,7 @@ class Terminal:
         os.close(slave)
         self.seen = ""
 
-    def read_until(self, pattern: str, *, timeout_s: float = 30.0) -> str:
+    def read_until(self, pattern: str, *, timeout_s: float = 90.0) -> str:
         """Read until the screen's text has matched."""
         end = time.monotonic() + timeout_s
         while not re.search(pattern, self.seen):
@@ -52,7 +52,7 @@ class Terminal:
     def type(self, text: str) -> None:
         os.write(self.master, text.encode())
 
-    def end(self, *, timeout_s: float = 15.0) -> int:
+    def end(self, *, timeout_s: float = 60.0) -> int:
         """Read what is left and return the exit code."""
         with contextlib.suppress(OSError):
             while data := os.read(self.master, 65_536):
@@ -62,7 +62,7 @@ class Terminal:
     def hang_up(self) -> None:
         """Close the terminal, as a closed window does."""
         os.close(self.master)
-        self.process.wait(15)
+        self.process.wait(60)
 
 
 class Local:
@@ -74,7 +74,7 @@ class Local:
             "PATH": os.environ["PATH"], "HOME": str(data_dir), "LANG": "C.UTF-8", "AITASK_DATA_DIR": str(data_dir),
         }  # fmt: skip
 
-    def aitask(self, *arguments: str, timeout_s: float = 90.0, **env: str) -> Result:
+    def aitask(self, *arguments: str, timeout_s: float = 240.0, **env: str) -> Result:
         return aitask(*arguments, env={**self.env, **env}, timeout_s=timeout_s, cwd=self.data_dir)
 
     def terminal(self, *arguments: str, **size: int) -> Terminal:
@@ -173,7 +173,7 @@ def test_sigterm_detaches_too(local: Local) -> None:
     )  # fmt: skip
     wait_for(lambda: local.aitask("show", "--demo").code == 8, what="the batch to run")
     asking.terminate()
-    _, said = asking.communicate(timeout=15)
+    _, said = asking.communicate(timeout=60)
     assert asking.returncode == 143
     assert "the batch goes on" in said
 
@@ -204,7 +204,7 @@ def test_model_text_cannot_reach_the_terminal_as_codes(local: Local) -> None:
 def test_a_pipe_ends_when_the_answers_are_there(local: Local) -> None:
     done = subprocess.run(
         ["bash", "-c", f"{COMMAND} ask --demo hello -m qwen | cat"], env=local.env, cwd=local.data_dir,
-        stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=60, check=False,
+        stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=180, check=False,
     )  # fmt: skip
     assert "Simulated answer" in done.stdout
 
@@ -220,7 +220,7 @@ def test_twenty_asks_at_once_share_one_start_and_are_all_answered(local: Local) 
 def test_an_idle_background_worker_leaves_and_takes_the_servers_along(local: Local) -> None:
     local.env["AITASK_IDLE_EXIT_S"] = "1"
     assert local.aitask(*ASK, "-m", "qwen").code == 0
-    wait_for(lambda: local.processes() == [], timeout_s=20, what="an empty process list")
+    wait_for(lambda: local.processes() == [], timeout_s=90, what="an empty process list")
     assert local.sockets() == []
     assert local.aitask(*ASK, "-m", "qwen").code == 0
 
@@ -278,7 +278,7 @@ def test_the_stack_of_the_procfile_serves_the_local_default(local: Local) -> Non
         assert (detached.code, "started a worker" in detached.err) == (0, False), detached.err
     finally:
         stack.terminate()
-        stack.wait(10)
+        stack.wait(60)
     assert local.aitask("show").code == 8
 
 

@@ -24,7 +24,7 @@ def settings(upstream: RunningSimulator, **more: str) -> Settings:
     names = ("GEMINI", "LLM", "DEEPSEEK")
     urls = {f"{name}_SERVICE_URL": upstream.url for name in names}
     keys = {f"{name}_API_KEY": "sk-secret" for name in names}
-    limits = {f"{name}_TIMEOUT_S": "3" for name in names} | {f"{name}_IDLE_TIMEOUT_S": "0.5" for name in names}
+    limits = {f"{name}_TIMEOUT_S": "30" for name in names} | {f"{name}_IDLE_TIMEOUT_S": "1.5" for name in names}
     return settings_from({**urls, **keys, **limits, **more})
 
 

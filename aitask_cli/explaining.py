@@ -1,0 +1,93 @@
+"""Why a task isn't moving: the one reason, and the command that mends it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from aitask_cli.views.words import duration, kind_in_words, reason, short_id
+from shared.domain import Pause, TaskStatus, TaskView, WorkerView
+from shared.families import Family
+
+
+@dataclass(frozen=True, slots=True)
+class Explanation:
+    """One reason, as a stable word and a sentence, and the command that mends it (empty: nothing to mend)."""
+
+    kind: str
+    why: str
+    remedy: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """All that a reason is found from."""
+
+    task: TaskView
+    family: Family | None
+    workers: Sequence[WorkerView]
+    pauses: Sequence[Pause]
+    max_failures: int
+    hinted: bool = True
+
+
+def explain(facts: Facts) -> Explanation:
+    """Find the reason: the first that holds, from what stops a family to what delays one task. Pure."""
+    task = facts.task
+    if task.status is TaskStatus.SUCCESS:
+        return Explanation("answered", "it is answered", f"aitask show {short_id(task.batch_id)}")
+    if task.status is TaskStatus.FAILED:
+        return Explanation("failed", f"it failed: {reason(task)}", f"aitask retry {task.id}")
+    if task.status is TaskStatus.PROCESSING:
+        return _running(task)
+    return _family_held(facts) or _delayed(facts) or _workers_held(facts)
+
+
+def _running(task: TaskView) -> Explanation:
+    left_s = task.lease_left_s or 0.0
+    if left_s <= 0:
+        why = f"worker {task.worker} stopped while it held the task; another takes it up within seconds"
+        return Explanation("lease_expired", why, "aitask ps")
+    since = duration(task.running_s or 0.0)
+    why = f"the call has been running for {since} in worker {task.worker}, lease left {duration(left_s)}"
+    return Explanation("running", why, f"aitask cancel {task.id}")
+
+
+def _family_held(facts: Facts) -> Explanation | None:
+    name = facts.task.family
+    for pause in facts.pauses:
+        if pause.family == name:
+            left = f" for {duration(pause.left_s)} more" if pause.left_s is not None else ""
+            remedy = "sign in at the endpoint" if pause.kind == "signed_out" else f"aitask queue resume {name}"
+            return Explanation("paused", f"the family {name} is paused{left}: {pause.reason}", remedy)
+    if any(name in worker.families for worker in facts.workers):
+        return None
+    if facts.family is not None and facts.family.missing:
+        return Explanation("key_missing", f"no worker can serve {name}: its key is missing", facts.family.missing)
+    return Explanation("no_worker", f"no worker serves the family {name}", f"aitask worker {name}")
+
+
+def _delayed(facts: Facts) -> Explanation | None:
+    task = facts.task
+    if task.run_in_s <= 0:
+        return None
+    again = f"again in {duration(task.run_in_s)}, try {task.failures + 1} of {facts.max_failures}"
+    why = f"{kind_in_words(task.error_kind)}, {again}: {reason(task)}"
+    return Explanation(task.error_kind or "delayed", why, f"aitask retry {task.id}")
+
+
+def _workers_held(facts: Facts) -> Explanation:
+    name = facts.task.family
+    serving = [worker for worker in facts.workers if name in worker.families]
+    states = [worker.state.get(name, {}) for worker in serving]
+    if all("breaker" in state for state in states):
+        said = states[0]["breaker"]
+        why = f"the endpoint of {name} is down ({said['error']}); it is tried again in {duration(said['probe_in_s'])}"
+        return Explanation("breaker", why, "aitask doctor")
+    if all("cooling_s" in state for state in states):
+        left = min(float(state["cooling_s"]) for state in states)
+        return Explanation("cooling", f"the upstream of {name} asked to wait; {duration(left)} are left", "aitask ps")
+    if all(worker.in_flight >= worker.slots for worker in serving):
+        slots = sum(worker.slots for worker in serving)
+        return Explanation("slots_busy", f"all {slots} slots of its workers are busy", f"aitask worker {name}")
+    return Explanation("next", "nothing holds it: a worker takes it up next", "aitask ps")

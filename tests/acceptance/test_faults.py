@@ -1,0 +1,226 @@
+"""The fault suite: real processes, real servers, real kills, and an accounting of every task."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from shared.domain import TaskStatus
+from shared.store import fleet
+from tests.acceptance.accounting import Chaos, account, violations, witness
+from tests.stand import RunningSimulator, Servers, Stand, new_stand, wait_for
+
+SEED = int(os.environ.get("AITASK_TEST_SEED", "20261123"))
+SHORT = {"AITASK_LEASE_S": "2"}
+
+
+@pytest.fixture
+def own_stand(own_servers: Callable[[], Servers], upstream: RunningSimulator, tmp_path: Path) -> Stand:
+    stand = new_stand(own_servers(), upstream, tmp_path / "home", **SHORT)
+    witness(stand)
+    return stand
+
+
+def chaos(stand: Stand, seed: int, *, tasks: int, seconds: float) -> None:
+    happening = Chaos(stand, seed, tasks=tasks, seconds=seconds)
+    try:
+        happening.run()
+        happening.workers = [w if w.poll() is None else stand.start_worker(ready=False) for w in happening.workers]
+        account(stand, happening.submitted)
+        distinct = len(stand.upstream.simulator.calls)
+        repeats = stand.upstream.calls - stand.query("SELECT count(*) FROM task")[0][0]
+        print(f"tasks {len(happening.submitted)}, calls {stand.upstream.calls} of {distinct}, repeats {repeats}")
+        assert repeats <= happening.allowed_repeats
+    finally:
+        stand.close()
+
+
+def test_mixed_chaos_loses_nothing_and_doubles_only_what_was_in_flight(own_stand: Stand) -> None:
+    chaos(own_stand, SEED, tasks=300, seconds=20)
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize("seed", [1, 2, 3])
+def test_mixed_chaos_at_length(own_stand: Stand, seed: int) -> None:
+    chaos(own_stand, seed, tasks=4000, seconds=90)
+
+
+UNFENCED = """
+import sys
+import sqlalchemy as sa
+from shared.store import work
+text = str(work._RECORD).replace("AND t.attempt = r.attempt", "").replace("t.status = 3", "true")
+work._RECORD = sa.text(text)
+from aitask_cli.main import run
+sys.exit(run(sys.argv[1:]))
+"""
+
+
+def freeze_and_wake(stand: Stand, command: tuple[str, ...] | None) -> None:
+    """One worker sleeps through its lease in mid-call and then delivers."""
+    more = {"command": command} if command else {}
+    frozen = stand.start_worker("qwen", **more)
+    made = stand.submit("hello", "qwen+latency=1")
+    wait_for(lambda: stand.upstream.calls == 1, what="the call")
+    frozen.send_signal(signal.SIGSTOP)
+    stand.start_worker("qwen", **more)
+    stand.finished(made.batch_id)
+    frozen.send_signal(signal.SIGCONT)
+    # It beats and delivers what it has before it can take anything new.
+    later = stand.submit("later", "qwen")
+    stand.finished(later.batch_id)
+    frozen.terminate()
+    frozen.wait(30)
+
+
+def test_a_stale_result_is_refused_by_the_fence(own_stand: Stand) -> None:
+    try:
+        freeze_and_wake(own_stand, None)
+        assert violations(own_stand) == []
+    finally:
+        own_stand.close()
+
+
+def test_the_suite_notices_when_the_fence_is_gone(own_stand: Stand, tmp_path: Path) -> None:
+    script = tmp_path / "unfenced.py"
+    script.write_text(UNFENCED)
+    try:
+        freeze_and_wake(own_stand, (sys.executable, str(script)))
+        assert violations(own_stand) != []
+    finally:
+        own_stand.close()
+
+
+def test_a_killed_worker_s_calls_are_claimed_again_within_the_lease(stand: Stand) -> None:
+    witness(stand)
+    first = stand.start_worker("qwen", **SHORT)
+    ids = [stand.submit(f"p{n}", "qwen+latency=3") for n in range(25)]
+    wait_for(lambda: stand.upstream.simulator.open_now == 25, what="25 calls in flight")
+    stand.start_worker("qwen", **SHORT)
+    first.kill()
+    killed = time.monotonic()
+    wait_for(lambda: stand.upstream.calls == 50, what="the calls claimed again")
+    took = time.monotonic() - killed
+    print(f"claimed again after {took:.1f} s")
+    account(stand, {made.task_ids[0] for made in ids})
+    # The lease and the reconciler's second or two; slow machines get as much again.
+    assert took < (2 + 2) * 2
+
+
+def test_flushall_with_many_waiting_and_some_running_repeats_no_call(stand: Stand) -> None:
+    witness(stand)
+    ids = {stand.submit(f"p{n}", "qwen+latency=0.3", "gemini+latency=0.3").task_ids for n in range(150)}
+    stand.start_worker("-c", "60")
+    wait_for(lambda: stand.upstream.simulator.open_now >= 40, what="calls in flight")
+    with stand.streams() as streams:
+        streams.client.flushall()
+    account(stand, {task_id for made in ids for task_id in made})
+    assert stand.upstream.calls == 300
+
+
+def test_postgresql_stopped_while_calls_run_ends_no_worker_and_repeats_no_call(own_stand: Stand) -> None:
+    try:
+        worker = own_stand.start_worker("-c", "20")
+        ids = [own_stand.submit(f"p{n}", "qwen+latency=1") for n in range(40)]
+        for _ in range(3):
+            wait_for(lambda: own_stand.upstream.simulator.open_now > 0, what="calls in flight")
+            own_stand.servers.stop_postgres_at_once()
+            time.sleep(1.5)
+            own_stand.servers.postgres.start()
+        account(own_stand, {made.task_ids[0] for made in ids})
+        assert worker.poll() is None
+        assert own_stand.upstream.calls == 40
+    finally:
+        own_stand.close()
+
+
+def test_redis_away_around_a_submit_costs_a_warning_and_nothing_else(own_stand: Stand) -> None:
+    try:
+        own_stand.start_worker()
+        own_stand.servers.kill_valkey()
+        began = time.monotonic()
+        found = own_stand.aitask("ask", "hello", "-m", "qwen,gemini", "-d")
+        print(f"ask -d took {time.monotonic() - began:.1f} s")
+        assert found.code == 0
+        assert "Redis is not available" in found.err
+        batch = own_stand.finished(found.out.strip())
+        assert {task.status for task in batch.tasks} == {TaskStatus.SUCCESS}
+        own_stand.servers.valkey.start()
+        account(own_stand, set())
+    finally:
+        own_stand.close()
+
+
+def test_a_task_that_kills_its_worker_ends_as_poison_and_harms_no_other(stand: Stand, tmp_path: Path) -> None:
+    witness(stand)
+    killer = tmp_path / "killer.py"
+    killer.write_text(
+        "import os, sys\nfrom workers.families import generic\nplain = generic.Behaviour.payload\n"
+        "def payload(self, task):\n    if 'die' in task.prompt: os._exit(9)\n    return plain(self, task)\n"
+        "generic.Behaviour.payload = payload\nfrom aitask_cli.main import run\nsys.exit(run(sys.argv[1:]))\n"
+    )
+    command = (sys.executable, str(killer))
+    others = [stand.submit(f"p{n}", "qwen+latency=0.2").batch_id for n in range(20)]
+    poison = stand.submit("die", "qwen").batch_id
+    env = {"AITASK_LEASE_S": "1"}
+    workers = [stand.start_worker("qwen", ready=False, command=command, **env)]
+
+    def ended() -> bool:
+        if workers[-1].poll() is not None:
+            workers.append(stand.start_worker("qwen", ready=False, command=command, **env))
+        return stand.query("SELECT count(*) FROM task WHERE status IN (0, 3)") == [(0,)]
+
+    wait_for(ended, timeout_s=150, what="the end of every task")
+    [task] = stand.batch(poison).tasks
+    assert (task.status, task.error_kind, task.rescues) == (TaskStatus.FAILED, "poison", 3)
+    assert {stand.batch(b).tasks[0].status for b in others} == {TaskStatus.SUCCESS}
+    assert sum(worker.poll() == 9 for worker in workers) == 3
+    assert violations(stand) == []
+
+
+def test_unread_entries_trimmed_by_another_program_are_sent_again(stand: Stand) -> None:
+    with stand.db() as db:
+        fleet.pause(db, "qwen", kind="operator", reason="test", for_s=None)
+    ids = [stand.submit(f"p{n}", "qwen").task_ids[0] for n in range(20)]
+    with stand.streams() as streams:
+        streams.client.xtrim(f"{stand.namespace}:tasks:qwen", maxlen=0, approximate=False)
+    stand.start_worker()
+    with stand.db() as db:
+        fleet.resume(db, "qwen")
+    witness(stand)
+    account(stand, set(ids))
+
+
+@pytest.mark.parametrize(("setting", "value"), [("maxmemory", "1"), ("min-replicas-to-write", "3")])
+def test_a_redis_that_takes_no_writes_costs_only_time(own_stand: Stand, setting: str, value: str) -> None:
+    try:
+        own_stand.start_worker()
+        with own_stand.streams() as streams:
+            streams.client.config_set(setting, value)
+        found = own_stand.aitask("ask", "hello", "-m", "qwen")
+        assert found.code == 0, found.err
+        assert "Redis is not available" in found.err
+    finally:
+        own_stand.close()
+
+
+def test_fuzzed_entries_among_good_ones_end_as_dead_letters(stand: Stand) -> None:
+    witness(stand)
+    with stand.streams() as streams:
+        pipe = streams.client.pipeline(transaction=False)
+        for number in range(1000):
+            fields = [{"task": os.urandom(16)}, {"x": str(number)}, {"task": "1", "y": "2"}][number % 3]
+            pipe.xadd(f"{stand.namespace}:tasks:qwen", fields)
+        pipe.execute()
+        ids = [stand.submit(f"p{n}", "qwen").task_ids[0] for n in range(50)]
+        worker = stand.start_worker()
+        account(stand, set(ids))
+        wait_for(lambda: len(streams.dead_letters()) == 1000, what="1,000 dead letters")
+    assert worker.poll() is None
+    assert stand.upstream.calls == 50
