@@ -140,13 +140,15 @@ class Streams:
                 return False
         return True
 
-    def watermark(self, family: str) -> Watermark:
-        """Read how far the family's hints have been delivered (design: "Reconciler")."""
+    def watermark(self, family: str) -> Watermark | None:
+        """Read how far the family's hints have been delivered (design: "Reconciler"). None: there is no group."""
         name = stream_name(self.namespace, family)
         with translating():
-            groups = self.client.xinfo_groups(name)
+            groups = self.client.xinfo_groups(name) if self.client.exists(name) else []
             mine = next((g for g in groups if g["name"] == self.namespace.encode()), None)
-            last = mine["last-delivered-id"].decode() if mine else "0-0"
+            if mine is None:
+                return None
+            last = mine["last-delivered-id"].decode()
             pipe = self.client.pipeline(transaction=True)
             pipe.time()
             pipe.xrange(name, min=f"({last}", max="+", count=1)

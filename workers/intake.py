@@ -208,6 +208,13 @@ class Intake:
             if hints:
                 await self.take(hints)
 
+    async def take_overdue(self) -> None:
+        """Claim what has waited for a hint for too long: a Redis that is full can be read and takes no hint."""
+        chosen, each = self._gate.plan()
+        for family in chosen:
+            overdue = partial(work.claim_overdue, self._db, family, most=each, **self._terms())
+            self._begin((task, None) for task in await self._claiming(overdue) or [])
+
     async def take_suspect(self) -> None:
         """Claim one task that workers have died on, if none is held: alone, so that it can hurt no other twice."""
         open_now = [family for family in self._families if self._gate.room(family) > 0]

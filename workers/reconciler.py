@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime as dt
 import logging
 import threading
@@ -9,7 +10,7 @@ import time
 from collections.abc import Sequence
 
 from shared.errors import AitaskError, HintsUnavailable
-from shared.store import recovery
+from shared.store import operate, recovery
 from shared.store.engine import Database
 from shared.streams import WATERMARK_GRACE_S, Streams
 
@@ -104,6 +105,8 @@ class Reconciler:
             try:
                 self._streams.send(owed)
             except HintsUnavailable:
+                # Still owed, and seen to be: workers claim what stays without a hint.
+                operate.owe_hints(self._db, [task_id for _, task_id in owed])
                 return False
         return len(owed) >= recovery.SEND_AT_ONCE
 
@@ -114,12 +117,16 @@ class Reconciler:
 
     def _unhinted(self, turn: recovery.Tick, family: str, database_now: dt.datetime) -> list[str]:
         try:
-            created = self._streams.ensure_group(family)
             mark = self._streams.watermark(family)
         except HintsUnavailable:
             # Workers claim from the database meanwhile.
             return []
-        anew = created or family in self._made_anew
+        if mark is None:
+            with contextlib.suppress(HintsUnavailable):
+                self._streams.ensure_group(family)
+            # Without a group nothing was ever delivered, and whatever was sent went with it.
+            return turn.take_unhinted(family, database_now)
+        anew = family in self._made_anew
         self._made_anew.discard(family)
         gone_before = hint_is_gone_before(
             redis_now=mark.redis_now,

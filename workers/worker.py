@@ -184,11 +184,12 @@ class Worker:
         self._intake.slot_freed()
 
     async def _housekeeping(self) -> None:
-        """Once a second: suspects, entries left by the dead, and whether it is time to leave."""
+        """Once a second: suspects, what no hint came for, entries left by the dead, and whether it is time to leave."""
         take_over_at = 0.0
         while True:
             await asyncio.sleep(_HOUSEKEEPING_S)
             await self._intake.take_suspect()
+            await self._intake.take_overdue()
             if time.monotonic() >= take_over_at:
                 await self._intake.take_over()
                 take_over_at = time.monotonic() + self.settings.lease_s / 3

@@ -13,6 +13,7 @@ from shared.store.engine import Database
 
 # A task that two workers died on is claimed alone, so that the third death names the culprit.
 SUSPECT_BELOW_MAX = 1
+OVERDUE_S = 2.5
 
 _TAKE = """
 UPDATE task t SET
@@ -40,6 +41,17 @@ WITH wanted AS MATERIALIZED (
     SELECT id FROM task
     WHERE status = 0 AND family = :family AND run_at <= now() AND rescues < :suspect
     ORDER BY enqueued_at LIMIT :most FOR UPDATE SKIP LOCKED
+)
+{_TAKE}
+""")
+
+# What the reconciler ought to have sent a hint for by now: Redis takes none, though it may still be read.
+_CLAIM_OVERDUE = sa.text(f"""
+WITH wanted AS MATERIALIZED (
+    SELECT id FROM task
+    WHERE status = 0 AND family = :family AND enqueued_at IS NULL AND rescues < :suspect
+      AND run_at < now() - make_interval(secs => :overdue_s)
+    LIMIT :most FOR UPDATE SKIP LOCKED
 )
 {_TAKE}
 """)
@@ -152,6 +164,14 @@ def claim_due(
     """Claim due tasks of a family without any hint, oldest first: the way on while Redis is away."""
     values = _terms(worker, lease_s, deadline_s, max_rescues)
     return [_claimed(row) for row in db.rows(_CLAIM_DUE, family=family, most=most, **values)]
+
+
+def claim_overdue(
+    db: Database, family: str, *, most: int, worker: str, lease_s: float, deadline_s: float, max_rescues: int
+) -> list[Claimed]:
+    """Claim due tasks that have been without a hint for longer than the reconciler takes to send one."""
+    values = _terms(worker, lease_s, deadline_s, max_rescues) | {"overdue_s": OVERDUE_S}
+    return [_claimed(row) for row in db.rows(_CLAIM_OVERDUE, family=family, most=most, **values)]
 
 
 def claim_suspect(

@@ -105,7 +105,7 @@ def test_a_killed_worker_s_calls_are_claimed_again_within_the_lease(stand: Stand
     stand.start_worker("qwen", **SHORT)
     first.kill()
     killed = time.monotonic()
-    wait_for(lambda: stand.upstream.calls == 50, what="the calls claimed again")
+    wait_for(lambda: stand.upstream.calls >= 50, what="the calls claimed again")
     took = time.monotonic() - killed
     print(f"claimed again after {took:.1f} s")
     account(stand, {made.task_ids[0] for made in ids})

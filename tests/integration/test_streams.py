@@ -154,16 +154,21 @@ def test_idle_time_is_renewed_only_for_entries_still_owned(stand: Stand, streams
 
 
 def test_the_watermark_stands_at_the_first_undelivered_entry(stand: Stand, streams: Streams) -> None:
+    assert streams.watermark("qwen") is None
     assert streams.ensure_group("qwen")
     assert not streams.ensure_group("qwen")
     empty = streams.watermark("qwen")
+    assert empty is not None
     assert empty.safe_until == empty.redis_now
     streams.client.xadd(f"{stand.namespace}:tasks:qwen", {"task": "x"}, id="1000000-0")
     waiting = streams.watermark("qwen")
+    assert waiting is not None
     assert waiting.safe_until == dt.datetime.fromtimestamp(1000, dt.timezone.utc)
     streams.client.xadd(f"{stand.namespace}:tasks:gemini", {"task": "x"}, id="18446744073709551614-0")
     streams.ensure_group("gemini")
-    assert streams.watermark("gemini").safe_until <= streams.watermark("gemini").redis_now
+    ahead = streams.watermark("gemini")
+    assert ahead is not None
+    assert ahead.safe_until <= ahead.redis_now
 
 
 def test_live_output_is_replayed_from_the_start_and_keeps_its_kinds(stand: Stand) -> None:
