@@ -10,18 +10,13 @@ from collections.abc import Callable
 from shared.domain import Claimed, Finished, TaskStatus
 from shared.errors import UpstreamError
 from shared.logs import TRACE_OF
-from shared.store import work
 from workers.answer import Answer, Piece
 from workers.families.generic import Behaviour
 from workers.gate import Gate
-from workers.keepalive import SIGNED_OUT
 from workers.retry import decide
 from workers.upstream import UpstreamClient
 
 log = logging.getLogger("aitask.attempt")
-
-# A session that has expired is nobody's failure: the task waits, and so does its family.
-SIGNED_OUT_RETRY_S = 5.0
 
 # Errors that show the endpoint itself to be in trouble; any other answer shows that it is up.
 _DOWN = {"connect", "connect_timeout", "reset", "tls", "timeout", "idle_timeout"}
@@ -77,8 +72,6 @@ def _answered(task: Claimed, answer: Answer) -> Finished:
 
 
 def _failed(task: Claimed, error: UpstreamError, gate: Gate, *, max_failures: int, took_s: float) -> Finished:
-    if error.kind == SIGNED_OUT:
-        return work.handed_back(task, outcome=SIGNED_OUT, run_in_s=SIGNED_OUT_RETRY_S, error=error)
     decision = decide(
         error,
         failures=task.failures,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from typing import TYPE_CHECKING
 
@@ -32,6 +33,11 @@ class KeepAlive:
         self._db = db
         self._thread = thread
         self._out: bool | None = None
+        self._poked = asyncio.Event()
+
+    def poke(self) -> None:
+        """A call was refused for want of a sign-in: look now."""
+        self._poked.set()
 
     async def run(self) -> None:
         """Look for ever; an endpoint without a session needs none."""
@@ -39,7 +45,10 @@ class KeepAlive:
             await asyncio.Event().wait()
         while True:
             await self.look()
-            await asyncio.sleep(min(RETRY_S, self._behaviour.keepalive_s) if self._out else self._behaviour.keepalive_s)
+            every = self._behaviour.keepalive_s
+            with contextlib.suppress(asyncio.TimeoutError):
+                await asyncio.wait_for(self._poked.wait(), min(RETRY_S, every) if self._out else every)
+            self._poked.clear()
 
     async def look(self) -> None:
         """Make the call, and pause or resume the family when it tells that the sign-in has changed."""

@@ -31,7 +31,7 @@ from workers.gate import Gate, Limits
 from workers.heartbeat import Heartbeat
 from workers.holdings import Holding, Holdings
 from workers.intake import Intake
-from workers.keepalive import KeepAlive
+from workers.keepalive import SIGNED_OUT, KeepAlive
 from workers.reconciler import Reconciler
 from workers.recorder import Recorder
 from workers.transport import Transport
@@ -102,6 +102,10 @@ class Worker:
             worker=self.id, families=names, start=self._begin, group_gone_for=self._reconciler.group_was_gone,
         )  # fmt: skip
         self._leaving = DbThread("aitask-leave")
+        self._keepalives = {
+            name: KeepAlive(behaviour, self._upstream, self.db, self._leaving)
+            for name, behaviour in self._behaviours.items()
+        }
 
     def stop(self) -> None:
         """Ask for a graceful stop."""
@@ -124,7 +128,7 @@ class Worker:
             asyncio.create_task(self._recorder.run()),
             asyncio.create_task(self._live.run()),
             asyncio.create_task(self._housekeeping()),
-            *(asyncio.create_task(self._keepalive(behaviour).run()) for behaviour in self._behaviours.values()),
+            *(asyncio.create_task(keepalive.run()) for keepalive in self._keepalives.values()),
         ]
         intake = asyncio.create_task(self._intake.run())
         stopped = asyncio.create_task(self._stop.wait())
@@ -173,11 +177,10 @@ class Worker:
             live.end(task.id, task.attempt)
             self._gate.end(task.family)
             self._intake.slot_freed()
+        if result.error_kind == SIGNED_OUT:
+            self._keepalives[task.family].poke()
         # A lost lease's result would be refused by the fence; the recorder clears its hint away.
         self._recorder.put(result)
-
-    def _keepalive(self, behaviour: Behaviour) -> KeepAlive:
-        return KeepAlive(behaviour, self._upstream, self.db, DbThread(f"aitask-{behaviour.family.name}"))
 
     def _set_pauses(self, paused: Mapping[str, str]) -> None:
         self._gate.set_pauses(paused)

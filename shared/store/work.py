@@ -8,7 +8,6 @@ from typing import Any
 import sqlalchemy as sa
 
 from shared.domain import Claimed, Finished, HintFate, TaskStatus
-from shared.errors import UpstreamError
 from shared.store.engine import Database
 
 # A task that two workers died on is claimed alone, so that the third death names the culprit.
@@ -207,19 +206,10 @@ def heartbeat(db: Database, held: Sequence[tuple[str, int]], *, lease_s: float) 
     return {row["id"] for row in db.rows(_HEARTBEAT, ids=list(ids), attempts=list(attempts), lease_s=lease_s)}
 
 
-def handed_back(
-    task: Claimed, *, outcome: str = "handed_back", run_in_s: float = 0.0, error: UpstreamError | None = None
-) -> Finished:
+def handed_back(task: Claimed, *, run_in_s: float = 0.0) -> Finished:
     """The result of an attempt that its worker gives up unfinished, at no cost to the task."""
     return Finished(
-        id=task.id,
-        attempt=task.attempt,
-        status=TaskStatus.PENDING,
-        outcome=outcome,
-        run_in_s=run_in_s,
-        error_kind=error.kind if error else None,
-        error_msg=error.message if error else None,
-        http_status=error.http_status if error else None,
+        id=task.id, attempt=task.attempt, status=TaskStatus.PENDING, outcome="handed_back", run_in_s=run_in_s
     )
 
 

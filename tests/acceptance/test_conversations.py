@@ -127,7 +127,9 @@ def test_an_expired_sign_in_pauses_the_family_and_a_renewed_one_resumes_it(stand
     assert "sign-in has expired" in stand.aitask("doctor").out
     bridge.signed_in = True
     batch = stand.finished(waiting.batch_id)
-    assert (batch.tasks[0].status, batch.tasks[0].failures) == (TaskStatus.SUCCESS, 0)
+    # A call that began before the worker saw the pause may have cost one try, and no more.
+    assert batch.tasks[0].status is TaskStatus.SUCCESS
+    assert batch.tasks[0].failures <= 1
     assert stand.query("SELECT count(*) FROM family_pause") == [(0,)]
 
 
