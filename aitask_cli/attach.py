@@ -23,7 +23,9 @@ def attach(
     live = LiveReader(session.settings.redis_dsn, namespace=session.settings.namespace)
     back = f"aitask watch {short_id(batch_id)}{' --demo' if session.settings.demo else ''}"
     try:
-        snapshots = follow(session.db, live, batch_id, wait_s=wait_s, step_s=step_s(), notice=say)
+        snapshots = follow(
+            session.db, live, batch_id, wait_s=wait_s, step_s=step_s(), notice=say, upkeep=session.keep_worked
+        )
         batch = draw(snapshots, max_failures=max_failures)
     except WaitExpired:
         say(f"still running; the batch goes on. Watch it again: {back}")

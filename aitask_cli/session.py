@@ -14,6 +14,7 @@ from shared.settings import Settings, for_demo, load
 
 if TYPE_CHECKING:
     from aitask_cli.local.stack import LocalStack
+    from shared.domain import BatchView
     from shared.store.engine import Database
     from shared.streams import Streams
 
@@ -72,6 +73,14 @@ class Session:
         if started:
             self.say(f"started a worker in the background; its log: {self.stack.paths.log / background.LOG_NAME}")
         return []
+
+    def keep_worked(self, batch: BatchView) -> None:
+        """Start a background worker again if the one that had this batch has died; whoever waits sees to it."""
+        from aitask_cli.local import background
+
+        left = {task.family for task in batch.tasks if not task.status.terminal}
+        if self.stack is not None and left and not background.alive(self.stack.paths):
+            self.ensure_worker(left)
 
     def leaver(self, release: Callable[[], None]) -> Callable[[Callable[[], bool]], bool]:
         """Return what lets the background worker leave: the servers stop with it, unless somebody uses them.

@@ -12,10 +12,13 @@ from shared.live import LivePiece, LiveReader
 from shared.store import read
 from shared.store.engine import Database
 
-# The first looks come quickly, for answers that take no time; then the database is left in peace.
+# The first looks come quickly, for answers that take no time; then the database is left in peace: the end of live
+# output says when to look.
 _FIRST_LOOK_S = 0.03
-_LOOK_S = 0.3
+_LOOK_S = 1.0
+_AWAY_S = 0.3
 _TAIL_CHARS = 2000
+_UPKEEP_S = 2.0
 
 
 class WaitExpired(Exception):
@@ -50,6 +53,7 @@ def follow(
     wait_s: float | None,
     step_s: float,
     notice: Callable[[str], None],
+    upkeep: Callable[[BatchView], None] = lambda batch: None,
 ) -> Iterator[Snapshot]:
     """Yield a batch's snapshots until it has finished, the last one finished.
 
@@ -57,6 +61,7 @@ def follow(
 
     Args:
         step_s: the longest time between two snapshots.
+        upkeep: called every few seconds while tasks are unfinished.
 
     Raises:
         WaitExpired: it has not finished within `wait_s`.
@@ -66,8 +71,12 @@ def follow(
     partial: dict[str, Partial] = {}
     looked = _Looker(db, batch_id, notice)
     look_s = _FIRST_LOOK_S
+    kept_up = time.monotonic()
     while True:
         batch, at = looked.look()
+        if time.monotonic() - kept_up > _UPKEEP_S:
+            upkeep(batch)
+            kept_up = time.monotonic()
         for task in batch.tasks:
             if task.id in partial and (task.attempt != partial[task.id].attempt or task.status is TaskStatus.PENDING):
                 del partial[task.id]
@@ -83,19 +92,23 @@ def follow(
             if now >= next_look:
                 break
             left_s = max(0.005, min(step_s, next_look - now, *([end - now] if end else [])))
-            _listen(live, batch, at, partial, left_s)
+            if _listen(live, batch, at, partial, left_s):
+                # Its result is being recorded at this moment.
+                look_s = _FIRST_LOOK_S
+                break
 
 
-def _listen(live: LiveReader, batch: BatchView, at: float, partial: dict[str, Partial], block_s: float) -> None:
-    """Wait for live output, or for as long as it would have taken."""
+def _listen(live: LiveReader, batch: BatchView, at: float, partial: dict[str, Partial], block_s: float) -> bool:
+    """Wait for live output, or for as long as it would have taken. Returns whether an attempt has ended."""
     running = {task.id: task for task in batch.tasks if task.status is TaskStatus.PROCESSING}
     began = time.monotonic()
     pieces = live.read([(task.id, task.attempt) for task in running.values()], block_s=block_s)
     if pieces is None:
         time.sleep(max(0.0, block_s - (time.monotonic() - began)))
-        return
+        return False
     for piece in pieces:
         _add(partial, piece, (running[piece.task_id].running_s or 0.0) + time.monotonic() - at)
+    return any(piece.end for piece in pieces)
 
 
 def _add(partial: dict[str, Partial], piece: LivePiece, running_s: float) -> None:
@@ -135,4 +148,4 @@ class _Looker:
                 if not self._away:
                     self._notice(f"{error.message}; waiting for it, the batch goes on")
                 self._away = True
-                time.sleep(_LOOK_S)
+                time.sleep(_AWAY_S)

@@ -120,12 +120,13 @@ def _append(pipe: Any, name: str, feed: _Feed) -> None:
 
 @dataclass(frozen=True, slots=True)
 class LivePiece:
-    """A piece of a running answer."""
+    """A piece of a running answer; `end` marks that the attempt is over."""
 
     task_id: str
     attempt: int
     text: str
     reasoning: bool
+    end: bool = False
 
 
 class LiveReader:
@@ -172,4 +173,5 @@ def _items(reply: Any) -> list[tuple[bytes, list[Any]]]:
 
 
 def _piece(pair: tuple[str, int], fields: Mapping[bytes, bytes]) -> LivePiece:
-    return LivePiece(*pair, fields.get(b"x", b"").decode("utf-8", "replace"), fields.get(b"k") == b"r")
+    kind = fields.get(b"k")
+    return LivePiece(*pair, fields.get(b"x", b"").decode("utf-8", "replace"), kind == b"r", kind == b"e")

@@ -41,7 +41,9 @@ log = logging.getLogger("aitask.worker")
 
 # honcho kills 5 s after SIGTERM; what has not ended by then would cost a lease.
 DRAIN_S = 1.0
-RECORD_S = 2.5
+INTAKE_S = 0.6
+RECORD_S = 1.6
+GOODBYE_S = 0.3
 _CONNECTIONS = 4
 _HOUSEKEEPING_S = 1.0
 
@@ -235,7 +237,7 @@ class Worker:
         for holding in self._holdings.snapshot():
             if holding.call is not None and not holding.call.done():
                 holding.call.cancel()
-        await asyncio.wait({intake}, timeout=DRAIN_S)
+        await asyncio.wait({intake}, timeout=INTAKE_S)
         try:
             await asyncio.wait_for(self._recorder.drained(), RECORD_S)
         except asyncio.TimeoutError:
@@ -249,7 +251,7 @@ class Worker:
     async def _close(self) -> None:
         if not self._left:
             try:
-                await asyncio.wait_for(self._leaving.call(self._say_goodbye), 0.5)
+                await asyncio.wait_for(self._leaving.call(self._say_goodbye), GOODBYE_S)
             except (AitaskError, asyncio.TimeoutError):
                 log.debug("the worker's row or its consumers stay behind")
         for part in (self._upstream, self._hints, self._live):

@@ -15,6 +15,7 @@ from shared.errors import AitaskError, DatabaseUnavailable, SchemaMismatch
 # SQLSTATE classes, https://www.postgresql.org/docs/current/errcodes-appendix.html
 _MISSING_OBJECT = ("42P01", "42703", "3F000")
 _BAD_DATA = "22"
+_NO_PRIVILEGE = "42501"
 _ROW_TOO_LARGE = ("54000",)
 
 
@@ -94,6 +95,8 @@ def translated(error: exc.SQLAlchemyError) -> AitaskError:
         return SchemaMismatch("the database has no aitask tables of this version", remedy="run: aitask db init")
     if state.startswith(_BAD_DATA) or state in _ROW_TOO_LARGE or isinstance(error, exc.DataError | exc.IntegrityError):
         return UnstorableData(f"PostgreSQL refused the data: {reason}")
+    if state == _NO_PRIVILEGE:
+        return DatabaseUnavailable(f"PostgreSQL refuses: {reason}", remedy="grant the user of DATABASE_URL its rights")
     if isinstance(error, exc.OperationalError | exc.InterfaceError | exc.TimeoutError | exc.InternalError) or (
         isinstance(error, exc.DBAPIError) and error.connection_invalidated
     ):

@@ -99,8 +99,8 @@ def test_the_suite_notices_when_the_fence_is_gone(own_stand: Stand, tmp_path: Pa
 
 def test_a_killed_worker_s_calls_are_claimed_again_within_the_lease(stand: Stand) -> None:
     witness(stand)
+    ids = [stand.submit(f"p{n}", "qwen+latency=6") for n in range(25)]
     first = stand.start_worker("qwen", **SHORT)
-    ids = [stand.submit(f"p{n}", "qwen+latency=3") for n in range(25)]
     wait_for(lambda: stand.upstream.simulator.open_now == 25, what="25 calls in flight")
     stand.start_worker("qwen", **SHORT)
     first.kill()
@@ -109,8 +109,8 @@ def test_a_killed_worker_s_calls_are_claimed_again_within_the_lease(stand: Stand
     took = time.monotonic() - killed
     print(f"claimed again after {took:.1f} s")
     account(stand, {made.task_ids[0] for made in ids})
-    # The lease and the reconciler's second or two; slow machines get as much again.
-    assert took < (2 + 2) * 2
+    # The lease and two seconds, and as much again three times for a machine that stalls.
+    assert took < (2 + 2) * 4
 
 
 def test_flushall_with_many_waiting_and_some_running_repeats_no_call(stand: Stand) -> None:
@@ -127,15 +127,16 @@ def test_flushall_with_many_waiting_and_some_running_repeats_no_call(stand: Stan
 def test_postgresql_stopped_while_calls_run_ends_no_worker_and_repeats_no_call(own_stand: Stand) -> None:
     try:
         worker = own_stand.start_worker("-c", "20")
-        ids = [own_stand.submit(f"p{n}", "qwen+latency=1") for n in range(40)]
-        for _ in range(3):
+        ids = []
+        for turn in range(3):
+            ids += [own_stand.submit(f"p{turn}.{n}", "qwen+latency=3") for n in range(10)]
             wait_for(lambda: own_stand.upstream.simulator.open_now > 0, what="calls in flight")
             own_stand.servers.stop_postgres_at_once()
             time.sleep(1.5)
             own_stand.servers.postgres.start()
         account(own_stand, {made.task_ids[0] for made in ids})
         assert worker.poll() is None
-        assert own_stand.upstream.calls == 40
+        assert own_stand.upstream.calls == 30
     finally:
         own_stand.close()
 

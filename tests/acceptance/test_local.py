@@ -182,11 +182,11 @@ def test_sigterm_detaches_too(local: Local) -> None:
 def test_the_live_table_fits_its_terminal(local: Local, columns: int) -> None:
     models = [f"qwen{n}+latency=1+tps=40" for n in range(12)]
     asking = local.terminal(*ASK, "-m", ",".join(models), columns=columns, lines=10)
-    asking.read_until("more")
+    # Whole lines only, from before the interruption; where the cursor goes up a new line begins.
+    frames = asking.read_until("more").rpartition("\n")[0]
     asking.type("\x03")
     assert asking.end() == 130
-    # The terminal itself echoes the ^C; where the cursor goes up a new line begins.
-    moved = re.sub(r"\x1b\[\d*A", "\n", asking.seen.replace("^C", ""))
+    moved = re.sub(r"\x1b\[\d*A", "\n", frames)
     plain = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", moved)
     table = [line.split("aitask:")[0] for line in plain.splitlines()]
     assert [line for line in table if len(line) > columns] == []
@@ -245,6 +245,23 @@ def test_killed_servers_and_worker_are_started_again_with_nothing_lost(local: Lo
     local.env["AITASK_LEASE_S"] = "2"
     found = local.aitask("watch", "--demo")
     assert found.code == 0, found.err
+
+
+def test_a_background_worker_killed_in_mid_call_is_replaced_by_whoever_waits(local: Local) -> None:
+    local.env["AITASK_LEASE_S"] = "2"
+    asking = subprocess.Popen(
+        [str(COMMAND), *ASK, "-m", "qwen+latency=4"], env=local.env, cwd=local.data_dir,
+        stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    noted = local.data_dir / "demo" / "state" / "worker.json"
+    wait_for(lambda: noted.exists() and local.aitask("pending", "--demo").out, what="the running call")
+    os.kill(json.loads(noted.read_text())["pid"], signal.SIGKILL)
+    said, _ = asking.communicate(timeout=180)
+    assert asking.returncode == 0
+    assert "Simulated answer" in said
+    attempts = local.aitask("show", "--demo", "--attempts").out
+    assert "lease_expired" in attempts
+    assert attempts.count("answered") == 1
 
 
 def test_a_long_data_directory_gets_short_sockets(local: Local) -> None:
