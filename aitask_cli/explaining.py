@@ -28,7 +28,6 @@ class Facts:
     workers: Sequence[WorkerView]
     pauses: Sequence[Pause]
     max_failures: int
-    hinted: bool = True
 
 
 def explain(facts: Facts) -> Explanation:

@@ -7,7 +7,8 @@ import re
 _UNSTORABLE = re.compile("[\x00\ud800-\udfff]")
 # ESC sequences whole (CSI, OSC and the two-byte ones), so that no half of one is left as litter.
 _ESCAPE = re.compile(
-    "\x1b\\[[0-?]*[ -/]*[@-~]|\x1b[\\]PX^_][^\x07\x1b]*(?:\x07|\x1b\\\\)?|\x1b[ -/]*[0-~]?|\x9b[0-?]*[ -/]*[@-~]"
+    # Only one that ends is taken out whole: an unfinished one must not swallow the answer behind it.
+    "\x1b\\[[0-?]*[ -/]*[@-~]|\x1b[\\]PX^_][^\x07\x1b]{0,4096}(?:\x07|\x1b\\\\)|\x1b[ -/]*[0-~]?|\x9b[0-?]*[ -/]*[@-~]"
 )
 # C0 but tab and newline, DEL, C1, and the bidirectional overrides that make text read other than it is.
 _CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069\ufff9-\ufffb]")

@@ -71,7 +71,6 @@ class Worker:
         self.settings = settings
         self.options = options
         self.id = consumer_name(options.families, settings)
-        self._began = time.monotonic()
         self._busy_at = time.monotonic()
         self._stop = asyncio.Event()
         self._left = False

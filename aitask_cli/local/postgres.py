@@ -45,8 +45,7 @@ class Postgres:
         self.account = _unprivileged() if self.as_root else None
         self.home = ROOT_BASE / short_hash(paths.base) if self.as_root else paths.base / "postgres"
         self.data = self.home / "data"
-        self.sockets = self.home / "run" if self.as_root else paths.sockets
-        self.sockets = socket_directory(self.sockets) if self.as_root else self.sockets
+        self.sockets = socket_directory(self.home / "run") if self.as_root else paths.sockets
         self.log = paths.log / "postgres.log"
 
     @property

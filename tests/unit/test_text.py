@@ -34,6 +34,7 @@ def test_printable_text_has_no_control_codes(text: str) -> None:
         ("[bold]kept[/]", "[bold]kept[/]"),
         ("tab\tline\r\nnext", "tab\tline\nnext"),
         ("half \x1b", "half "),
+        ("before \x1b]0;never ended, and the answer", "before 0;never ended, and the answer"),
     ],
 )
 def test_terminal_codes_are_taken_out_whole(text: str, shown: str) -> None:
