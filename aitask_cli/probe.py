@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import json
-import urllib.error
-import urllib.request
 from dataclasses import dataclass
-from typing import Any
+
+import httpx
 
 from shared.families import Family, models_url
 
@@ -23,27 +22,34 @@ class Probe:
     status: int | None = None
 
 
-class _NoRedirect(urllib.request.HTTPRedirectHandler):
-    def redirect_request(self, *args: Any, **kwargs: Any) -> None:
-        return None
-
-
 def probe(family: Family) -> Probe:
     """Ask for the model list of a family's endpoint."""
-    headers = {"Authorization": f"Bearer {family.api_key}"} if family.api_key else {}
-    request = urllib.request.Request(models_url(family.endpoint), headers={"User-Agent": "aitask", **headers})
-    opener = urllib.request.build_opener(_NoRedirect)
+    headers = {"User-Agent": "aitask"}
+    if family.api_key:
+        headers["Authorization"] = f"Bearer {family.api_key}"
     try:
-        with opener.open(request, timeout=TIMEOUT_S) as reply:
-            return Probe(_names(reply.read(_LIST_BYTES)), None, reply.status)
-    except urllib.error.HTTPError as error:
-        error.close()
-        # A key that is refused is an error; an endpoint without a list is just that.
-        refused = error.code in (401, 403)
-        return Probe(None, f"it refuses the key (HTTP {error.code})" if refused else None, error.code)
-    except (OSError, ValueError) as error:
-        reason = getattr(error, "reason", error)
-        return Probe(None, f"it can't be reached: {' '.join(str(reason).split())[:120]}")
+        # As the workers call: without a proxy of the environment, and no redirect followed with the key.
+        with (
+            httpx.Client(timeout=TIMEOUT_S, trust_env=False) as client,
+            client.stream("GET", models_url(family.endpoint), headers=headers) as reply,
+        ):
+            return _said(reply)
+    except (httpx.HTTPError, httpx.InvalidURL, OSError) as error:
+        return Probe(None, f"it can't be reached: {' '.join(str(error).split())[:120] or type(error).__name__}")
+
+
+def _said(reply: httpx.Response) -> Probe:
+    if reply.status_code in (401, 403):
+        return Probe(None, f"it refuses the key (HTTP {reply.status_code})", reply.status_code)
+    if reply.status_code != 200:
+        # An endpoint without a list is just that.
+        return Probe(None, None, reply.status_code)
+    body = bytearray()
+    for chunk in reply.iter_bytes():
+        body += chunk
+        if len(body) > _LIST_BYTES:
+            return Probe(None, None, reply.status_code)
+    return Probe(_names(bytes(body)), None, reply.status_code)
 
 
 def _names(body: bytes) -> tuple[str, ...] | None:

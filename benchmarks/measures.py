@@ -11,22 +11,26 @@ import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 
-from benchmarks.stage import all_done, now_mb, peak_mb, stage, upstream
+from benchmarks.stage import all_done, cpu_s, held_back, mock, now_mb, peak_mb, server_pids, stage, upstream
 from shared.live import LiveReader
 from shared.submission import Request, plan, submit
 from tests.stand import RunningSimulator, Stand, wait_for
 
+MODELS = ("qwen", "gemini", "deepseek")
 
-def _bare(url: str, calls: int, at_once: int, kind: str) -> float:
+
+def _bare(url: str, calls: int, at_once: int) -> float:
     target = f"{url}/v1/chat/completions"
-    command = [sys.executable, "-m", "benchmarks.bare", target, str(calls), str(at_once), kind]
+    command = [sys.executable, "-m", "benchmarks.bare", target, str(calls), str(at_once)]
     return float(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
 
 
 def _load(stand: Stand, prompts: int) -> None:
     """Three models for each prompt, as W1 and W2 have it."""
-    with ThreadPoolExecutor(4) as pool:
-        list(pool.map(lambda n: stand.submit(f"prompt {n}", "qwen", "gemini", "deepseek"), range(prompts)))
+    settings = stand.settings
+    with stand.db() as db, stand.streams() as streams, ThreadPoolExecutor(4) as pool:
+        plans = [plan(Request(prompt=f"prompt {n}", models=MODELS), settings) for n in range(prompts)]
+        list(pool.map(lambda checked: submit(db, streams, checked), plans))
 
 
 def _span_s(stand: Stand) -> float:
@@ -36,34 +40,38 @@ def _span_s(stand: Stand) -> float:
 
 def held(tasks: int = 3000) -> None:
     """3,000 calls of 2 s at once in one worker process, next to a bare loop."""
-    with upstream("--latency", "2", "--tps", "0", "--tokens", "10") as mock, stage(mock.url) as stand:
-        bare = {kind: _bare(mock.url, tasks, tasks, kind) for kind in ("aiohttp", "httpx")}
+    with mock(2.0) as up, stage(up.url) as stand:
+        bare = _bare(up.url, tasks, tasks)
         _load(stand, tasks // 3)
         worker = stand.start_worker("-c", str(tasks + 200))
         all_done(stand, tasks, timeout_s=120)
         span = _span_s(stand)
-        print(f"held: {tasks} calls of 2 s, one worker: first claim to last result {span:.2f} s "
-              f"(bare aiohttp {bare['aiohttp']:.2f} s, httpx over aiohttp {bare['httpx']:.2f} s); "
-              f"calls {mock.stats()['calls'] - 2 * tasks}, at once {mock.stats()['open_most']}; "
+        print(f"held: {tasks} calls of 2 s, one worker: first claim to last result {span:.2f} s, "
+              f"{span / bare:.2f} of the bare loop's {bare:.2f} s; "
+              f"calls {up.stats()['calls'] - tasks}, at once {up.stats()['open_most']}; "
               f"peak memory {peak_mb(worker.pid):.0f} MiB")  # fmt: skip
 
 
-def rate(tasks: int = 3000) -> None:
-    """3,000 calls that answer at once, two worker processes, next to a bare loop of the same client."""
-    with upstream("--latency", "0", "--tps", "0", "--tokens", "10") as mock, stage(mock.url) as stand:
-        bare = {kind: tasks / _bare(mock.url, tasks, 128, kind) for kind in ("aiohttp", "httpx")}
-        _load(stand, tasks // 3)
-        for _ in range(2):
-            stand.start_worker("-c", "64", ready=False)
+def rate(tasks: int = 6000) -> None:
+    """Calls that answer at once, two worker processes, next to a bare loop of the same client."""
+    with mock() as up, stage(up.url) as stand:
+        bare = tasks / _bare(up.url, tasks, 128)
+        workers = [stand.start_worker("-c", "128") for _ in range(2)]
+        with held_back(stand):
+            _load(stand, tasks // 3)
+            pids = server_pids(stand.servers) | {"mock": up.process.pid}
+            pids |= {f"worker {number}": worker.pid for number, worker in enumerate(workers, 1)}
+            before = {name: cpu_s(pid) for name, pid in pids.items()}
         all_done(stand, tasks, timeout_s=120)
         ours = tasks / _span_s(stand)
-        print(f"rate: {ours:.0f} tasks/s with two workers; bare loop of httpx over aiohttp {bare['httpx']:.0f}/s "
-              f"({ours / bare['httpx']:.2f} of it), of plain aiohttp {bare['aiohttp']:.0f}/s")  # fmt: skip
+        used = {name: 1000 * (cpu_s(pid) - before[name]) / tasks for name, pid in pids.items()}
+        print(f"rate: {ours:.0f} tasks/s with two workers, {ours / bare:.2f} of the bare loop's {bare:.0f}/s; "
+              "processor ms per task: " + ", ".join(f"{name} {ms:.2f}" for name, ms in used.items()))  # fmt: skip
 
 
 def dispatch(asks: int = 200) -> None:
     """Idle system: from the submission's start to the upstream's having the request."""
-    with upstream("--latency", "0", "--tps", "0", "--tokens", "10") as mock, stage(mock.url) as stand:
+    with mock() as up, stage(up.url) as stand:
         stand.start_worker()
         waits = []
         with stand.db() as db, stand.streams() as streams:
@@ -72,8 +80,8 @@ def dispatch(asks: int = 200) -> None:
                 began = time.monotonic()
                 submit(db, streams, checked)
                 time.sleep(0.05)
-                wait_for(lambda began=began: mock.stats()["last_at"] > began, what="the call")
-                waits.append(mock.stats()["last_at"] - began)
+                wait_for(lambda began=began: up.stats()["last_at"] > began, what="the call")
+                waits.append(up.stats()["last_at"] - began)
         ms = sorted(wait * 1000 for wait in waits[5:])
         print(f"dispatch: submit to upstream, {asks} single asks: p50 {statistics.median(ms):.1f} ms, "
               f"p99 {ms[int(len(ms) * 0.99)]:.1f} ms")  # fmt: skip
@@ -81,26 +89,26 @@ def dispatch(asks: int = 200) -> None:
 
 def outage(tasks: int = 1000, down_s: float = 60.0) -> None:
     """The endpoint is down for a minute with 1,000 tasks waiting."""
-    mock = RunningSimulator()
-    mock.simulator.down = True
-    with stage(mock.url) as stand:
+    up = RunningSimulator()
+    up.simulator.down = True
+    with stage(up.url) as stand:
         with ThreadPoolExecutor(4) as pool:
             list(pool.map(lambda n: stand.submit(f"p{n}", "qwen"), range(tasks)))
         stand.start_worker("qwen")
         time.sleep(down_s)
-        while_down = mock.calls
-        mock.simulator.down = False
+        while_down = up.calls
+        up.simulator.down = False
         began = time.monotonic()
         all_done(stand, tasks, timeout_s=400)
         failed = stand.query("SELECT count(*) FROM task WHERE status = 2")[0][0]
         print(f"outage: {while_down} calls while down for {down_s:g} s (slots 64 + 30 = 94 allowed), FAILED {failed}, "
               f"all {tasks} ended {time.monotonic() - began:.0f} s after it was back")  # fmt: skip
-    mock.stop()
+    up.stop()
 
 
 def watchers(number: int = 50, tasks: int = 600) -> None:
     """Throughput with and without 50 watchers on one batch, interleaved."""
-    with upstream("--latency", "0.2", "--tps", "100", "--tokens", "60") as mock, stage(mock.url) as stand:
+    with upstream("--latency", "0.2", "--tps", "100", "--tokens", "60") as up, stage(up.url) as stand:
         found: dict[bool, list[float]] = {False: [], True: []}
         worker = stand.start_worker("qwen", "-c", "64")
         for turn in range(6):
@@ -137,7 +145,7 @@ def _watch(stand: Stand, batch_id: str, stop: threading.Event) -> None:
 
 def huge(tasks: int = 8) -> None:
     """Memory growth for bodies of 100 MB."""
-    with upstream() as mock, stage(mock.url) as stand:
+    with upstream() as up, stage(up.url) as stand:
         worker = stand.start_worker()
         stand.finished(stand.submit("warm", "qwen").batch_id)
         before = peak_mb(worker.pid)
@@ -148,10 +156,10 @@ def huge(tasks: int = 8) -> None:
 
 def kill(tasks: int = 3000) -> None:
     """kill -9 of one of two workers in mid-load, restarted after 1 s."""
-    with upstream("--latency", "2", "--tps", "0", "--tokens", "10") as mock, stage(mock.url) as stand:
+    with mock(2.0) as up, stage(up.url) as stand:
         _load(stand, tasks // 3)
         workers = [stand.start_worker("-c", "500") for _ in range(2)]
-        wait_for(lambda: mock.stats()["calls"] > tasks // 3, what="mid-load")
+        wait_for(lambda: up.stats()["calls"] > tasks // 3, what="mid-load")
         in_flight = stand.query("SELECT count(*) FROM task WHERE status = 3")[0][0]
         os.kill(workers[0].pid, signal.SIGKILL)
         killed = time.monotonic()
@@ -161,7 +169,7 @@ def kill(tasks: int = 3000) -> None:
         took = time.monotonic() - killed
         answered = stand.query("SELECT count(*) FROM task WHERE status = 1")[0][0]
         lease_s = stand.settings.lease_s
-        print(f"kill: lost {tasks - answered}, doubled {mock.stats()['calls'] - tasks} "
+        print(f"kill: lost {tasks - answered}, doubled {up.stats()['calls'] - tasks} "
               f"(in flight at the kill, both workers: {in_flight}), "
               f"done {took:.1f} s after it (lease {lease_s:g} s)")  # fmt: skip
 

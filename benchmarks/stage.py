@@ -5,12 +5,13 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import subprocess
 import sys
 import tempfile
 import time
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -33,9 +34,22 @@ class Upstream:
 
 @contextlib.contextmanager
 def upstream(*arguments: str) -> Iterator[Upstream]:
-    """Run `aitask simulator` with these arguments."""
+    """Run `aitask simulator` with these arguments: the upstream for measures of behaviour."""
+    with _serving(lambda ready: [str(COMMAND), "simulator", "--port", "0", "--ready-file", ready, *arguments]) as made:
+        yield made
+
+
+@contextlib.contextmanager
+def mock(latency_s: float = 0.0) -> Iterator[Upstream]:
+    """Run the mock upstream: for measures of load."""
+    with _serving(lambda ready: [sys.executable, "-m", "benchmarks.mock", ready, str(latency_s)]) as made:
+        yield made
+
+
+@contextlib.contextmanager
+def _serving(command_for: Callable[[str], list[str]]) -> Iterator[Upstream]:
     ready = Path(tempfile.mkdtemp(prefix="aitask-b-")) / "ready.json"
-    command = [str(COMMAND), "simulator", "--port", "0", "--ready-file", str(ready), *arguments]
+    command = command_for(str(ready))
     process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
         wait_for(ready.exists, what="the simulator")
@@ -88,18 +102,60 @@ def now_mb(pid: int) -> float:
     return 0.0
 
 
+@contextlib.contextmanager
+def held_back(stand: Stand) -> Iterator[None]:
+    """Pause every family while the block submits, so that workers and submissions are not measured together."""
+    stand.query(
+        "INSERT INTO family_pause (family, kind, reason) SELECT family.name, 'operator', 'load'"
+        " FROM unnest(ARRAY['gemini', 'qwen', 'deepseek']) AS family (name)"
+    )
+    time.sleep(2.0)
+    yield
+    stand.query("DELETE FROM family_pause")
+
+
+def cpu_s(*pids: int) -> float:
+    """Processor seconds that these processes and their children have used: what other guests of the machine
+    take away does not count."""
+    used = 0.0
+    for pid in pids:
+        # A child that has just ended is on its parent's account.
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+            used += _cpu_s(pid)
+    return used
+
+
+def _cpu_s(pid: int) -> float:
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    own = sum(int(field) for field in fields[11:15]) / os.sysconf("SC_CLK_TCK")
+    return own + cpu_s(*map(int, Path(f"/proc/{pid}/task/{pid}/children").read_text().split()))
+
+
+def server_pids(servers: Servers) -> dict[str, int]:
+    """The servers' processes, PostgreSQL's being the parent of its others."""
+    valkey = re.search(rb"process_id:(\d+)", servers.valkey._say(b"INFO server\r\n"))
+    postgres = servers.postgres._pid()
+    assert valkey is not None
+    assert postgres is not None
+    return {"postgres": postgres, "valkey": int(valkey[1])}
+
+
 def all_done(stand: Stand, number: int, *, timeout_s: float) -> None:
     """Wait until so many tasks have ended."""
     end = time.monotonic() + timeout_s
-    while stand.query("SELECT count(*) FROM task WHERE status IN (1, 2)")[0][0] < number:
+    # Only the small indexes of unfinished rows are looked at: the question must not cost what is measured.
+    while stand.query("SELECT 1 FROM task WHERE status = 0 UNION ALL SELECT 1 FROM task WHERE status = 3 LIMIT 1"):
         if time.monotonic() > end:
             raise TimeoutError(f"{number} tasks were not done within {timeout_s:g} s")
-        time.sleep(0.05)
+        time.sleep(0.1)
+    done = stand.query("SELECT count(*) FROM task WHERE status IN (1, 2)")[0][0]
+    if done != number:
+        raise ValueError(f"{done} tasks are done, {number} were expected")
 
 
 def versions() -> str:
     """What this run was made with."""
     from importlib.metadata import version
 
-    names = ("aitask", "redis", "SQLAlchemy", "psycopg2-binary", "httpx", "httpx-aiohttp", "aiohttp")
+    names = ("aitask", "redis", "SQLAlchemy", "psycopg2-binary", "aiohttp", "uvloop", "orjson")
     return f"Python {sys.version.split()[0]}, {os.cpu_count()} cores; " + ", ".join(f"{n} {version(n)}" for n in names)

@@ -9,8 +9,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections import deque
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import redis
@@ -30,13 +30,26 @@ def live_name(namespace: str, task_id: str, attempt: int) -> str:
     return f"{namespace}:live:{task_id}:{attempt}"
 
 
-@dataclass(slots=True)
-class _Feed:
-    pending: list[tuple[str, str]] = field(default_factory=list)
-    pending_bytes: int = 0
-    sizes: deque[int] = field(default_factory=deque)
-    kept_bytes: int = 0
-    begun: bool = False
+class Feed:
+    """The live output of one attempt."""
+
+    __slots__ = ("begun", "kept_bytes", "name", "pending", "pending_bytes", "sizes", "wake")
+
+    def __init__(self, name: str, wake: Callable[[], None]) -> None:
+        self.name = name
+        self.wake = wake
+        self.pending: list[tuple[str, str]] = []
+        self.pending_bytes = 0
+        self.sizes: deque[int] = deque()
+        self.kept_bytes = 0
+        self.begun = False
+
+    def piece(self, text: str, *, reasoning: bool) -> None:
+        """Take a piece of text; it is sent with the next flush."""
+        self.pending.append(("r" if reasoning else "t", text))
+        self.pending_bytes += len(text)
+        if self.pending_bytes >= FLUSH_BYTES:
+            self.wake()
 
 
 class LivePublisher:
@@ -50,7 +63,7 @@ class LivePublisher:
         self._client: Any = aioredis.Redis.from_url(
             dsn, socket_timeout=timeout_s, socket_connect_timeout=timeout_s, retry=AsyncRetry(NoBackoff(), 0)
         )
-        self._feeds: dict[str, _Feed] = {}
+        self._feeds: dict[str, Feed] = {}
         self._ended: list[str] = []
         self._wake = asyncio.Event()
 
@@ -58,20 +71,16 @@ class LivePublisher:
         """Close the connection; what is not sent is dropped."""
         await self._client.aclose()
 
-    def piece(self, task_id: str, attempt: int, text: str, *, reasoning: bool) -> None:
-        """Take a piece of text; it is sent with the next flush."""
-        feed = self._feeds.setdefault(live_name(self._namespace, task_id, attempt), _Feed())
-        feed.pending.append(("r" if reasoning else "t", text))
-        feed.pending_bytes += len(text)
-        if feed.pending_bytes >= FLUSH_BYTES:
-            self._wake.set()
-
-    def end(self, task_id: str, attempt: int) -> None:
-        """The attempt is over. An answer that was never flushed needs no stream at all."""
+    def open(self, task_id: str, attempt: int) -> Feed:
+        """Begin the live output of an attempt."""
         name = live_name(self._namespace, task_id, attempt)
-        feed = self._feeds.pop(name, None)
-        if feed is not None and feed.begun:
-            self._ended.append(name)
+        feed = self._feeds[name] = Feed(name, self._wake.set)
+        return feed
+
+    def end(self, feed: Feed) -> None:
+        """The attempt is over. An answer that was never flushed needs no stream at all."""
+        if self._feeds.pop(feed.name, None) is not None and feed.begun:
+            self._ended.append(feed.name)
 
     async def run(self) -> None:
         """Flush for ever."""
@@ -98,7 +107,7 @@ class LivePublisher:
             await asyncio.sleep(0.5)
 
 
-def _append(pipe: Any, name: str, feed: _Feed) -> None:
+def _append(pipe: Any, name: str, feed: Feed) -> None:
     runs: list[tuple[str, list[str]]] = []
     for kind, text in feed.pending:
         if not runs or runs[-1][0] != kind:

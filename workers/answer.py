@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, NamedTuple
+
+import orjson
 
 from shared.errors import UpstreamError
 
@@ -27,8 +29,7 @@ class Answer:
         return replace(self, text=text, reasoning=reasoning)
 
 
-@dataclass(frozen=True, slots=True)
-class Piece:
+class Piece(NamedTuple):
     """A piece of text as it came: of the answer, or of the reasoning before it."""
 
     text: str
@@ -126,12 +127,24 @@ class Collector:
         )
 
 
+def dumped(value: Any) -> bytes:
+    """Return JSON. What orjson refuses, numbers beyond 64 bits, the slower way writes."""
+    try:
+        return orjson.dumps(value)
+    except TypeError:
+        return json.dumps(value).encode()
+
+
 def parsed(text: str) -> Any:
-    """Parse an upstream's JSON.
+    """Parse an upstream's JSON. What orjson refuses, NaN and half a surrogate pair, the slower way reads.
 
     Raises:
         UpstreamError: it is not JSON; worth two tries.
     """
+    try:
+        return orjson.loads(text)
+    except ValueError:
+        pass
     try:
         return json.loads(text)
     except (ValueError, RecursionError):

@@ -12,20 +12,23 @@ from shared.errors import AitaskError, HintsUnavailable
 from shared.store import work
 from shared.store.engine import Database, UnstorableData
 from shared.streams import HintReader
-from shared.text import storable
+from shared.text import is_storable, storable
 from workers.dbthread import DbThread
 from workers.holdings import Holdings
 
 log = logging.getLogger("aitask.recorder")
 
 GATHER_S = 0.005
+# Results that come this fast are a flood; written by the dozen they cost a tenth.
+FLOOD = 4
+GATHER_FLOOD_S = 0.02
 MOST_ROWS = 200
 MOST_BYTES = 8 << 20
 _RETRY_S = (0.1, 0.2, 0.5, 1.0)
 
 
 class Recorder:
-    """Writes what waits: up to 200 rows or 8 MiB in one statement, at most 5 ms after the first came."""
+    """Writes what waits: up to 200 rows or 8 MiB in one statement, 5 ms after the first came, in a flood 25 ms."""
 
     def __init__(self, db: Database, hints: HintReader, holdings: Holdings) -> None:
         self._db = db
@@ -69,6 +72,8 @@ class Recorder:
         # A lone result has nobody to wait for.
         if len(self._holdings) > 1 and self._waiting.qsize() < MOST_ROWS - 1:
             await asyncio.sleep(GATHER_S)
+            if FLOOD <= self._waiting.qsize() < MOST_ROWS - 1:
+                await asyncio.sleep(GATHER_FLOOD_S)
         while len(results) < MOST_ROWS and not self._waiting.empty():
             result = self._waiting.get_nowait()
             size += result.text_bytes
@@ -133,9 +138,9 @@ class Recorder:
 
 def _storable(result: Finished) -> Finished:
     """Make every text one that PostgreSQL takes."""
-    texts: dict[str, Any] = {
-        name: storable(value)
-        for name in ("response_text", "reasoning_text", "error_msg", "finish_reason", "upstream_model")
-        if isinstance(value := getattr(result, name), str)
-    }
-    return replace(result, **texts)
+    texts: dict[str, Any] = {}
+    for name in ("response_text", "reasoning_text", "error_msg", "finish_reason", "upstream_model"):
+        said = getattr(result, name)
+        if said is not None and not is_storable(said):
+            texts[name] = storable(said)
+    return replace(result, **texts) if texts else result

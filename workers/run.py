@@ -9,6 +9,8 @@ import resource
 import signal
 from collections.abc import Callable
 
+import uvloop
+
 from shared.errors import AitaskError, UsageFault
 from shared.families import Family
 from shared.settings import Settings
@@ -41,7 +43,7 @@ def run(
     """
     served = _served(families)
     worker_slots = _slots_within_file_limit(slots)
-    asyncio.run(_run(settings, Options(served, worker_slots, version, leave)))
+    uvloop.run(_run(settings, Options(served, worker_slots, version, leave)))
 
 
 def _served(families: tuple[Family, ...]) -> tuple[Family, ...]:

@@ -20,6 +20,10 @@ class EventDecoder:
     def feed(self, chunk: bytes) -> list[str]:
         """Return the data of the events that this chunk completes."""
         self._rest += self._bytes.decode(chunk)
+        if "\r" not in self._rest:
+            lines = self._rest.split("\n")
+            self._rest = lines.pop()
+            return self._events(lines)
         # A CR at the very end may be half of a CRLF.
         held = "\r" if self._rest.endswith("\r") else ""
         lines = _LINE_END.split(self._rest[: len(self._rest) - len(held)])

@@ -5,23 +5,22 @@ from __future__ import annotations
 import asyncio
 import codecs
 import datetime as dt
-import json
 import time
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager
 
 import aiohttp
-import httpx
+from yarl import URL
 
 from shared.domain import Claimed
 from shared.errors import UpstreamError
 from shared.families import chat_url, models_url
-from workers.answer import Answer, Collector, Piece, parsed
+from workers.answer import Answer, Collector, Piece, dumped, parsed
 from workers.families.generic import Behaviour
 from workers.sse import EventDecoder
 from workers.status import error_message, from_status, retry_after_s
 from workers.timer import CallTimer
-from workers.transport import Transport, chunks
+from workers.transport import Transport
 
 OnPiece = Callable[[Piece], None]
 
@@ -36,6 +35,9 @@ _USER_AGENT = "aitask"
 _STREAM_WITH_USAGE, _STREAM, _PLAIN = 0, 1, 2
 
 
+_NETWORK = (aiohttp.ClientError, OSError)
+
+
 class _Plainer(Exception):
     """The endpoint refuses what this way of asking adds; ask again the next plainer way."""
 
@@ -47,6 +49,7 @@ class UpstreamClient:
         self._transport = transport
         self._max_bytes = max_answer_bytes
         self._ways: dict[str, int] = {}
+        self._urls: dict[str, URL] = {}
 
     async def close(self) -> None:
         """Close every connection."""
@@ -70,7 +73,7 @@ class UpstreamClient:
                         self._ways[family.endpoint] = max(way + 1, self._ways.get(family.endpoint, 0))
         except UpstreamError as error:
             raise _without_key(behaviour.classify(error), family.api_key) from error.__cause__
-        except (httpx.HTTPError, aiohttp.ClientError, httpx.InvalidURL, OSError) as error:
+        except _NETWORK as error:
             raise _without_key(_network_error(error), family.api_key) from error
 
     async def look(self, behaviour: Behaviour) -> None:
@@ -85,18 +88,18 @@ class UpstreamClient:
             headers["Authorization"] = f"Bearer {family.api_key}"
         try:
             with CallTimer(total_s=_LOOK_S, idle_s=_LOOK_S):
-                async with self._transport.open("GET", models_url(family.endpoint), headers) as response:
-                    if response.status_code not in (200, 404, 405):
+                async with self._transport.open("GET", self._url(models_url(family.endpoint)), headers) as response:
+                    if response.status not in (200, 404, 405):
                         error = await self._refused(response, response.headers.get("content-type", ""), _PLAIN)
                         raise behaviour.classify(error)
-        except (httpx.HTTPError, aiohttp.ClientError, OSError) as error:
+        except _NETWORK as error:
             raise _without_key(_network_error(error), family.api_key) from error
 
     async def _call(self, task: Claimed, behaviour: Behaviour, way: int, timer: CallTimer, on_piece: OnPiece) -> Answer:
         began = time.monotonic()
         async with self._sent(task, behaviour, way) as response:
             content_type = response.headers.get("content-type", "").lower()
-            if response.status_code != 200:
+            if response.status != 200:
                 raise await self._refused(response, content_type, way)
             collector = Collector()
             first: list[float] = []
@@ -125,8 +128,19 @@ class UpstreamClient:
             cost_time_s=time.monotonic() - began,
         )
 
-    @asynccontextmanager
-    async def _sent(self, task: Claimed, behaviour: Behaviour, way: int) -> AsyncIterator[httpx.Response]:
+    def _url(self, text: str) -> URL:
+        """An address, parsed once."""
+        url = self._urls.get(text)
+        if url is None:
+            try:
+                url = self._urls[text] = URL(text)
+            except ValueError as error:
+                raise _bad_url(str(error)) from None
+        return url
+
+    def _sent(
+        self, task: Claimed, behaviour: Behaviour, way: int
+    ) -> AbstractAsyncContextManager[aiohttp.ClientResponse]:
         family = behaviour.family
         payload = behaviour.payload(task)
         payload["stream"] = way < _PLAIN
@@ -142,17 +156,15 @@ class UpstreamClient:
         }
         if family.api_key:
             headers["Authorization"] = f"Bearer {family.api_key}"
-        body = json.dumps(payload, ensure_ascii=False).encode()
-        async with self._transport.open("POST", chat_url(family.endpoint), headers, body) as response:
-            yield response
+        return self._transport.open("POST", self._url(chat_url(family.endpoint)), headers, dumped(payload))
 
-    async def _refused(self, response: httpx.Response, content_type: str, way: int) -> UpstreamError:
+    async def _refused(self, response: aiohttp.ClientResponse, content_type: str, way: int) -> UpstreamError:
         body = bytearray()
-        async for chunk in chunks(response):
+        async for chunk in response.content.iter_any():
             body += chunk
             if len(body) >= _ERROR_BODY_BYTES:
                 break
-        status = response.status_code
+        status = response.status
         message = error_message(bytes(body), content_type)
         if way < _PLAIN and status in (400, 404, 415, 422, 501) and "stream" in message.lower():
             raise _Plainer
@@ -160,12 +172,16 @@ class UpstreamClient:
         return from_status(status, message, retry_after_s=wait_s)
 
     async def _read_events(
-        self, response: httpx.Response, collector: Collector, timer: CallTimer, show: Callable[[list[Piece]], None]
+        self,
+        response: aiohttp.ClientResponse,
+        collector: Collector,
+        timer: CallTimer,
+        show: Callable[[list[Piece]], None],
     ) -> None:
         decoder = EventDecoder()
         size = 0
         try:
-            async for chunk in chunks(response):
+            async for chunk in response.content.iter_any():
                 size = self._bounded(size + len(chunk))
                 for event in decoder.feed(chunk):
                     if collector.done:
@@ -177,7 +193,7 @@ class UpstreamClient:
                         timer.rearm(_TRAILER_S)
             for event in decoder.finish():
                 show(collector.event(event))
-        except (httpx.HTTPError, aiohttp.ClientError, OSError):
+        except _NETWORK:
             if not collector.complete:
                 raise
         except asyncio.CancelledError:
@@ -190,9 +206,9 @@ class UpstreamClient:
                 "the stream ended before the answer did", kind="incomplete_stream", retryable=True, http_status=200
             )
 
-    async def _body(self, response: httpx.Response, content_type: str) -> str:
+    async def _body(self, response: aiohttp.ClientResponse, content_type: str) -> str:
         body = bytearray()
-        async for chunk in chunks(response):
+        async for chunk in response.content.iter_any():
             body += chunk
             self._bounded(len(body))
         return _decoded(bytes(body), content_type)
@@ -236,17 +252,20 @@ def _decoded(body: bytes, content_type: str) -> str:
     return body.decode("utf-8-sig" if charset.lower() in ("utf-8", "utf8") else charset, "replace")
 
 
+def _bad_url(said: str) -> UpstreamError:
+    return UpstreamError(f"the endpoint's URL can't be used: {said}", kind="bad_url", retryable=False)
+
+
 def _network_error(error: Exception) -> UpstreamError:
-    cause = error.__cause__ if isinstance(error, httpx.HTTPError) else error
     said = " ".join(str(error).split())[:300] or type(error).__name__
-    if isinstance(error, httpx.InvalidURL | httpx.UnsupportedProtocol):
-        return UpstreamError(f"the endpoint's URL can't be used: {said}", kind="bad_url", retryable=False)
-    if isinstance(cause, aiohttp.ClientSSLError):
+    if isinstance(error, aiohttp.InvalidURL):
+        return _bad_url(said)
+    if isinstance(error, aiohttp.ClientSSLError):
         return UpstreamError(f"TLS to the endpoint failed: {said}", kind="tls", retryable=True)
-    if isinstance(cause, aiohttp.ClientConnectorError):
-        why = cause.os_error.strerror or said
-        return UpstreamError(f"can't connect to {cause.host}:{cause.port}: {why}", kind="connect", retryable=True)
-    if isinstance(cause, aiohttp.ServerTimeoutError):
+    if isinstance(error, aiohttp.ClientConnectorError):
+        why = error.os_error.strerror or said
+        return UpstreamError(f"can't connect to {error.host}:{error.port}: {why}", kind="connect", retryable=True)
+    if isinstance(error, aiohttp.ServerTimeoutError):
         return UpstreamError("the endpoint accepted no connection in time", kind="connect_timeout", retryable=True)
     return UpstreamError(f"the connection broke: {said}", kind="reset", retryable=True)
 

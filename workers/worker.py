@@ -23,7 +23,6 @@ from shared.settings import Settings
 from shared.store import fleet, work
 from shared.store.engine import Database
 from shared.streams import Hint, HintReader, Streams
-from workers.answer import Piece
 from workers.attempt import attempt
 from workers.dbthread import DbThread
 from workers.families.generic import Behaviour
@@ -158,11 +157,7 @@ class Worker:
 
     async def _call(self, holding: Holding) -> None:
         task = holding.task
-        live = self._live
-
-        def on_piece(piece: Piece) -> None:
-            live.piece(task.id, task.attempt, piece.text, reasoning=piece.reasoning)
-
+        feed = self._live.open(task.id, task.attempt)
         try:
             result = await attempt(
                 task,
@@ -170,12 +165,12 @@ class Worker:
                 self._upstream,
                 self._gate,
                 max_failures=self._limits.max_failures,
-                on_piece=on_piece,
+                on_piece=lambda piece: feed.piece(piece.text, reasoning=piece.reasoning),
             )
         except asyncio.CancelledError:
             result = work.handed_back(task)
         finally:
-            live.end(task.id, task.attempt)
+            self._live.end(feed)
             self._gate.end(task.family)
             self._intake.slot_freed()
         if result.error_kind == SIGNED_OUT:

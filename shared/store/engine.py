@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime as dt
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import psycopg2
 import sqlalchemy as sa
 from sqlalchemy import exc
+from sqlalchemy.engine.interfaces import DBAPIConnection
+from sqlalchemy.pool import ConnectionPoolEntry, PoolProxiedConnection
 
 from shared.errors import AitaskError, DatabaseUnavailable, SchemaMismatch
 
@@ -17,6 +22,9 @@ _MISSING_OBJECT = ("42P01", "42703", "3F000")
 _BAD_DATA = "22"
 _NO_PRIVILEGE = "42501"
 _ROW_TOO_LARGE = ("54000",)
+
+# A connection that has been idle for longer may have lost its server.
+PING_AFTER_S = 1.0
 
 
 class UnstorableData(AitaskError):
@@ -37,21 +45,22 @@ class Database:
         timeout_ms = int(timeout_s * 1000)
         self.engine = sa.create_engine(
             dsn,
-            pool_pre_ping=True,
             pool_size=connections,
             max_overflow=0,
             pool_timeout=timeout_s,
-            # Read committed is what every guarded statement here is written for.
-            isolation_level="READ COMMITTED",
             connect_args={
                 # libpq takes whole seconds and treats 1 as 2.
                 "connect_timeout": max(2, int(timeout_s)),
                 "tcp_user_timeout": timeout_ms,
                 "application_name": name,
-                "options": f"-c statement_timeout={timeout_ms} -c lock_timeout={timeout_ms} -c TimeZone=UTC",
+                "options": f"-c statement_timeout={timeout_ms} -c lock_timeout={timeout_ms} -c TimeZone=UTC"
+                # What every guarded statement here is written for, whatever the server's default is.
+                " -c default_transaction_isolation=read\\ committed",
             },
         )
-
+        # A statement's round trip is not doubled by a ping while the last one was answered just now.
+        sa.event.listen(self.engine, "checkin", _used)
+        sa.event.listen(self.engine, "checkout", _ping_when_idle)
         # The same pool, one statement a transaction.
         self._autocommit = self.engine.execution_options(isolation_level="AUTOCOMMIT")
 
@@ -84,6 +93,23 @@ class Database:
     def close(self) -> None:
         """Close every connection that is not in use."""
         self.engine.dispose()
+
+
+def _used(connection: DBAPIConnection, record: ConnectionPoolEntry) -> None:
+    record.info["used_at"] = time.monotonic()
+
+
+def _ping_when_idle(connection: DBAPIConnection, record: ConnectionPoolEntry, fairy: PoolProxiedConnection) -> None:
+    """Find out whether an idle connection still lives; the pool makes a new one of a dead one and tries again."""
+    used_at = record.info.get("used_at")
+    if used_at is None or time.monotonic() - used_at < PING_AFTER_S:
+        return
+    try:
+        with contextlib.closing(connection.cursor()) as cursor:
+            cursor.execute("SELECT 1")
+        connection.rollback()
+    except psycopg2.Error as error:
+        raise exc.DisconnectionError from error
 
 
 def translated(error: exc.SQLAlchemyError) -> AitaskError:

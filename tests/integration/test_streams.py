@@ -175,11 +175,12 @@ def test_live_output_is_replayed_from_the_start_and_keeps_its_kinds(stand: Stand
     async def publish() -> None:
         live = LivePublisher(stand.settings.redis_dsn, namespace=stand.namespace)
         flushing = asyncio.create_task(live.run())
+        feed = live.open("t", 1)
         for number in range(50):
-            live.piece("t", 1, f"{number} ", reasoning=number < 10)
+            feed.piece(f"{number} ", reasoning=number < 10)
             await asyncio.sleep(0.005)
         await asyncio.sleep(0.2)
-        live.end("t", 1)
+        live.end(feed)
         await asyncio.sleep(0.2)
         flushing.cancel()
         await live.close()
@@ -197,10 +198,11 @@ def test_live_output_keeps_the_tail_of_what_is_too_long(stand: Stand) -> None:
     async def publish() -> None:
         live = LivePublisher(stand.settings.redis_dsn, namespace=stand.namespace)
         flushing = asyncio.create_task(live.run())
+        feed = live.open("t", 1)
         for number in range(40):
-            live.piece("t", 1, chr(65 + number % 26) * 65_536, reasoning=False)
+            feed.piece(chr(65 + number % 26) * 65_536, reasoning=False)
             await asyncio.sleep(0.02)
-        live.piece("t", 1, "THE END", reasoning=False)
+        feed.piece("THE END", reasoning=False)
         await asyncio.sleep(0.3)
         flushing.cancel()
         await live.close()
