@@ -9,7 +9,9 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 from benchmarks.stage import all_done, cpu_s, held_back, mock, now_mb, peak_mb, server_pids, stage, upstream
 from shared.live import LiveReader
@@ -25,11 +27,11 @@ def _bare(url: str, calls: int, at_once: int) -> float:
     return float(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
 
 
-def _load(stand: Stand, prompts: int) -> None:
-    """Three models for each prompt, as W1 and W2 have it."""
+def _load(stand: Stand, prompts: int, models: Sequence[str] = MODELS) -> None:
+    """So many prompts, three models each, as W1 and W2 have it."""
     settings = stand.settings
     with stand.db() as db, stand.streams() as streams, ThreadPoolExecutor(4) as pool:
-        plans = [plan(Request(prompt=f"prompt {n}", models=MODELS), settings) for n in range(prompts)]
+        plans = [plan(Request(prompt=f"prompt {n}", models=models), settings) for n in range(prompts)]
         list(pool.map(lambda checked: submit(db, streams, checked), plans))
 
 
@@ -111,36 +113,55 @@ def watchers(number: int = 50, tasks: int = 600) -> None:
     with upstream("--latency", "0.2", "--tps", "100", "--tokens", "60") as up, stage(up.url) as stand:
         found: dict[bool, list[float]] = {False: [], True: []}
         worker = stand.start_worker("qwen", "-c", "64")
+        same = 0
         for turn in range(6):
             watched = bool(turn % 2)
             stand.query("TRUNCATE batch, conversation CASCADE")
             stop = threading.Event()
-            watched_id = stand.submit("watched", "qwen+latency=1").batch_id
-            threads = [threading.Thread(target=_watch, args=(stand, watched_id, stop)) for _ in range(number * watched)]
-            for thread in threads:
-                thread.start()
-            with ThreadPoolExecutor(4) as pool:
-                list(pool.map(lambda n: stand.submit(f"p{n}", "qwen"), range(tasks)))
+            with held_back(stand):
+                watched_id = stand.submit("watched", "qwen+latency=1").batch_id
+                _load(stand, tasks, ["qwen"])
+                replayed: list[str] = []
+                watching = (stand, watched_id, stop, replayed)
+                threads = [threading.Thread(target=_watch, args=watching) for _ in range(number * watched)]
+                for thread in threads:
+                    thread.start()
             all_done(stand, tasks + 1, timeout_s=120)
             found[watched].append(tasks / _span_s(stand))
             stop.set()
             for thread in threads:
                 thread.join()
+            final = stand.batch(watched_id).tasks[0].response_text
+            same += sum(text == final for text in replayed)
         plain, seen = (statistics.median(found[watched]) for watched in (False, True))
         print(f"watchers: {plain:.0f} tasks/s without, {seen:.0f} with {number} watchers on a batch: "
-              f"{100 * (1 - seen / plain):.1f} % less; worker {worker.pid and now_mb(worker.pid):.0f} MiB")  # fmt: skip
+              f"{100 * (1 - seen / plain):.1f} % less; {same} of {3 * number} replays equal the final text; "
+              f"worker {worker.pid and now_mb(worker.pid):.0f} MiB")  # fmt: skip
 
 
-def _watch(stand: Stand, batch_id: str, stop: threading.Event) -> None:
+def _watch(stand: Stand, batch_id: str, stop: threading.Event, replayed: list[str]) -> None:
+    """Watch a batch to its end, and go on looking at it until told to stop; note the text that came by live."""
     from aitask_cli.watching import follow
 
+    said: dict[tuple[str, int], list[str]] = {}
     with stand.db() as db:
         live = LiveReader(stand.settings.redis_dsn, namespace=stand.namespace)
+        read = live.read
+
+        def noting(*args: Any, **more: Any) -> Any:
+            pieces = read(*args, **more)
+            for piece in pieces or []:
+                if not piece.reasoning:
+                    said.setdefault((piece.task_id, piece.attempt), []).append(piece.text)
+            return pieces
+
+        live.read = noting  # type: ignore[method-assign]
         while not stop.is_set():
             for _ in follow(db, live, batch_id, wait_s=None, step_s=0.5, notice=lambda said: None):
                 pass
             time.sleep(0.5)
         live.close()
+    replayed += ["".join(parts) for parts in said.values()]
 
 
 def huge(tasks: int = 8) -> None:

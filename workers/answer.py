@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
@@ -53,18 +54,18 @@ class Collector:
         """Whether the upstream said that this was all."""
         return self.done or self._finish_reason is not None
 
-    def event(self, data: str) -> list[Piece]:
+    def event(self, data: str) -> Sequence[Piece]:
         """Take in one streamed event. Returns its pieces of text.
 
         Raises:
             UpstreamError: the event is an error or not JSON.
         """
-        if data.strip() == "[DONE]":
+        if len(data) < 16 and data.strip() == "[DONE]":
             self.done = True
-            return []
+            return ()
         return self.object(parsed(data))
 
-    def object(self, said: Any) -> list[Piece]:
+    def object(self, said: Any) -> Sequence[Piece]:
         """Take in one JSON object, a chunk or a whole answer."""
         if not isinstance(said, dict):
             raise bad_answer("the answer is not a JSON object")
@@ -76,15 +77,23 @@ class Collector:
             self._usage = said["usage"]
         choices = said.get("choices")
         if not isinstance(choices, list) or not choices or not isinstance(choices[0], dict):
-            return []
+            return ()
         return self._choice(choices[0])
 
-    def _choice(self, choice: dict[str, Any]) -> list[Piece]:
+    def _choice(self, choice: dict[str, Any]) -> Sequence[Piece]:
         if isinstance(choice.get("finish_reason"), str):
             self._finish_reason = choice["finish_reason"]
         message = choice.get("delta") or choice.get("message") or {}
         if not isinstance(message, dict):
-            return []
+            return ()
+        text = message.get("content")
+        if len(message) == 1 and isinstance(text, str):
+            # Nearly every event of a stream: nothing but a word.
+            self._text.append(text)
+            return (Piece(text),) if text else ()
+        return self._message(message)
+
+    def _message(self, message: dict[str, Any]) -> Sequence[Piece]:
         self._tools = self._tools or bool(message.get("tool_calls") or message.get("function_call"))
         pieces = []
         reasoning = _text(message.get("reasoning_content")) or _text(message.get("reasoning"))

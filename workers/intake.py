@@ -27,6 +27,8 @@ LOCKED_RETRY_S = 0.05
 # Under load slots come free one by one; to fill them by the dozen costs a tenth, and waits at most this long.
 GATHER_S = 0.01
 GATHER_PART = 4
+# Claimed at a time: with thousands of free slots the first calls need not wait for the last claim.
+MOST_CLAIMED = 240
 _DATABASE_RETRY_S = 0.5
 # XAUTOCLAIM looks at this many entries a call.
 _TAKE_OVER_MOST = 100
@@ -109,7 +111,7 @@ class Intake:
 
     async def _read(self, chosen: list[str], each: int) -> None:
         try:
-            hints = await self._hints.read(chosen, each=each)
+            hints = await self._hints.read(chosen, each=max(1, min(each, MOST_CLAIMED // len(chosen))))
         except HintsUnavailable as error:
             await self._redis_failed(error, chosen)
             return
@@ -141,14 +143,14 @@ class Intake:
         """Claim straight from the database, and see whether Redis is back."""
         began = 0
         for family in chosen:
-            due = partial(work.claim_due, self._db, family, most=each, **self._terms())
+            due = partial(work.claim_due, self._db, family, most=min(each, MOST_CLAIMED), **self._terms())
             began += self._begin((task, None) for task in await self._claiming(due) or [])
         try:
             await self._hints.ensure_groups(self._families)
             self._redis_back()
         except HintsUnavailable:
             # A full hand means that there is more.
-            await self._wait(0.02 if began >= each else POLL_S)
+            await self._wait(0.02 if began >= min(each, MOST_CLAIMED) else POLL_S)
 
     async def take(self, hints: list[Hint]) -> None:
         """Claim what these hints name; every hint ends claimed, discarded, buried or handed on."""
@@ -218,7 +220,7 @@ class Intake:
         """Claim what has waited for a hint for too long: a Redis that is full can be read and takes no hint."""
         chosen, each = self._gate.plan()
         for family in chosen:
-            overdue = partial(work.claim_overdue, self._db, family, most=each, **self._terms())
+            overdue = partial(work.claim_overdue, self._db, family, most=min(each, MOST_CLAIMED), **self._terms())
             self._begin((task, None) for task in await self._claiming(overdue) or [])
 
     async def take_suspect(self) -> None:

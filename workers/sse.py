@@ -20,20 +20,30 @@ class EventDecoder:
     def feed(self, chunk: bytes) -> list[str]:
         """Return the data of the events that this chunk completes."""
         self._rest += self._bytes.decode(chunk)
-        if "\r" not in self._rest:
-            lines = self._rest.split("\n")
-            self._rest = lines.pop()
-            return self._events(lines)
+        if "\r" not in self._rest and not self._data:
+            return self._plain_events()
         # A CR at the very end may be half of a CRLF.
         held = "\r" if self._rest.endswith("\r") else ""
         lines = _LINE_END.split(self._rest[: len(self._rest) - len(held)])
         self._rest = lines.pop() + held
         return self._events(lines)
 
+    def _plain_events(self) -> list[str]:
+        """The same for what nearly every server sends: one `data: ` line and one blank line for each event."""
+        blocks = self._rest.split("\n\n")
+        self._rest = blocks.pop()
+        events = []
+        for block in blocks:
+            if block.startswith("data: ") and "\n" not in block:
+                events.append(block[6:])
+            else:
+                events += self._events([*block.split("\n"), ""])
+        return events
+
     def finish(self) -> list[str]:
         """Return the data of a last event that no blank line ended: some servers leave it out."""
         rest, self._rest = self._rest + self._bytes.decode(b"", final=True), ""
-        return self._events([rest.rstrip("\r"), ""])
+        return self._events([*_LINE_END.split(rest.rstrip("\r")), ""])
 
     def _events(self, lines: list[str]) -> list[str]:
         events = []

@@ -6,7 +6,7 @@ import asyncio
 import codecs
 import datetime as dt
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 
 import aiohttp
@@ -105,12 +105,15 @@ class UpstreamClient:
             first: list[float] = []
             shown = behaviour.pieces()
 
-            def show(pieces: list[Piece]) -> None:
+            def show(pieces: Sequence[Piece]) -> None:
                 if pieces and not first:
                     first.append(time.monotonic() - began)
                 for piece in pieces:
-                    for part in shown.feed(piece):
-                        on_piece(part)
+                    if shown is None:
+                        on_piece(piece)
+                    else:
+                        for part in shown.feed(piece):
+                            on_piece(part)
 
             if "text/event-stream" in content_type:
                 await self._read_events(response, collector, timer, show)
@@ -176,21 +179,25 @@ class UpstreamClient:
         response: aiohttp.ClientResponse,
         collector: Collector,
         timer: CallTimer,
-        show: Callable[[list[Piece]], None],
+        show: Callable[[Sequence[Piece]], None],
     ) -> None:
         decoder = EventDecoder()
         size = 0
         try:
             async for chunk in response.content.iter_any():
                 size = self._bounded(size + len(chunk))
-                for event in decoder.feed(chunk):
-                    if collector.done:
-                        continue
-                    # Only payload shows that the model is at work; keep-alive comments come from in between.
-                    timer.rearm()
-                    show(collector.event(event))
+                events = decoder.feed(chunk)
+                if not events or collector.done:
+                    continue
+                # Only payload shows that the model is at work; keep-alive comments come from in between.
+                timer.rearm()
+                for event in events:
+                    pieces = collector.event(event)
+                    if pieces:
+                        show(pieces)
                     if collector.done:
                         timer.rearm(_TRAILER_S)
+                        break
             for event in decoder.finish():
                 show(collector.event(event))
         except _NETWORK:

@@ -9,12 +9,14 @@ import sqlalchemy as sa
 
 from shared.domain import NewBatch
 from shared.errors import UsageFault
-from shared.store.engine import Database
+from shared.store.engine import Database, Prepared
 
-_SUBMIT = sa.text("""
+_SUBMIT = Prepared(
+    "aitask_submit",
+    """
 WITH new_batch AS (
     INSERT INTO batch (id, conversation_id, prompt, system, options, idempotency_key, request_hash)
-    VALUES (:batch_id, :conversation_id, :prompt, :system, CAST(:options AS jsonb), :idempotency_key, :request_hash)
+    VALUES (:batch_id, :conversation_id, :prompt, :system, :options, :idempotency_key, :request_hash)
     ON CONFLICT (idempotency_key) DO NOTHING
     RETURNING id, conversation_id
 ), new_conversation AS (
@@ -23,11 +25,23 @@ WITH new_batch AS (
 )
 INSERT INTO task (id, batch_id, position, model, family, context, enqueued_at)
 SELECT t.id, new_batch.id, t.position - 1, t.model, t.family, t.context, now()
-FROM new_batch, unnest(
-    CAST(:ids AS uuid[]), CAST(:models AS text[]), CAST(:families AS text[]), CAST(:contexts AS jsonb[])
-) WITH ORDINALITY AS t (id, model, family, context, position)
+FROM new_batch, unnest(:ids, :models, :families, :contexts) WITH ORDINALITY AS t (id, model, family, context, position)
 RETURNING id
-""")
+""",
+    batch_id="uuid",
+    conversation_id="uuid",
+    opens_conversation="boolean",
+    title="text",
+    prompt="text",
+    system="text",
+    options="jsonb",
+    idempotency_key="text",
+    request_hash="text",
+    ids="uuid[]",
+    models="text[]",
+    families="text[]",
+    contexts="jsonb[]",
+)
 
 _FIRST = sa.text("""
 SELECT b.id, b.conversation_id, b.request_hash,
@@ -70,7 +84,7 @@ def submit(db: Database, new: NewBatch, *, conversation_id: str) -> Written:
         "families": [task.family for task in new.tasks],
         "contexts": [json.dumps(task.context) if task.context else None for task in new.tasks],
     }
-    if db.rows(_SUBMIT, **values):
+    if db.run(_SUBMIT, **values):
         return Written(new.id, conversation_id, tuple(task.id for task in new.tasks), True)
     return _first(db, new)
 

@@ -8,7 +8,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from shared.domain import Claimed, Finished, HintFate, TaskStatus
-from shared.store.engine import Database
+from shared.store.engine import Database, Prepared
 
 # A task that two workers died on is claimed alone, so that the third death names the culprit.
 SUSPECT_BELOW_MAX = 1
@@ -26,26 +26,43 @@ RETURNING t.id::text, t.batch_id::text, b.conversation_id::text, t.model, t.fami
           t.bad_answers, b.prompt, b.system, b.options, t.context
 """
 
-_CLAIM = sa.text(f"""
+_TERMS = {"worker": "text", "lease_s": "double precision", "deadline_s": "double precision", "suspect": "integer"}
+
+# `status + 0`: whatever the planner believes of the table, each row is found by its key. Through the partial index of
+# `status = 0` or 3 every waiting or running row would be looked at.
+_CLAIM = Prepared(
+    "aitask_claim",
+    f"""
 WITH wanted AS MATERIALIZED (
-    SELECT id FROM task
-    WHERE id = ANY (CAST(:ids AS uuid[])) AND status = 0 AND run_at <= now() AND rescues < :suspect
-    ORDER BY id FOR UPDATE SKIP LOCKED
+    SELECT t.id FROM unnest(:ids) AS hinted (id) JOIN task t ON t.id = hinted.id
+    WHERE t.status + 0 = 0 AND t.run_at <= now() AND t.rescues < :suspect
+    ORDER BY t.id FOR UPDATE OF t SKIP LOCKED
 )
 {_TAKE}
-""")
+""",
+    ids="uuid[]",
+    **_TERMS,
+)
 
-_CLAIM_DUE = sa.text(f"""
+_CLAIM_DUE = Prepared(
+    "aitask_claim_due",
+    f"""
 WITH wanted AS MATERIALIZED (
     SELECT id FROM task
     WHERE status = 0 AND family = :family AND run_at <= now() AND rescues < :suspect
     ORDER BY enqueued_at LIMIT :most FOR UPDATE SKIP LOCKED
 )
 {_TAKE}
-""")
+""",
+    family="text",
+    most="integer",
+    **_TERMS,
+)
 
 # What the reconciler ought to have sent a hint for by now: Redis takes none, though it may still be read.
-_CLAIM_OVERDUE = sa.text(f"""
+_CLAIM_OVERDUE = Prepared(
+    "aitask_claim_overdue",
+    f"""
 WITH wanted AS MATERIALIZED (
     SELECT id FROM task
     WHERE status = 0 AND family = :family AND enqueued_at IS NULL AND rescues < :suspect
@@ -53,33 +70,47 @@ WITH wanted AS MATERIALIZED (
     LIMIT :most FOR UPDATE SKIP LOCKED
 )
 {_TAKE}
-""")
+""",
+    family="text",
+    most="integer",
+    overdue_s="double precision",
+    **_TERMS,
+)
 
-_CLAIM_SUSPECT = sa.text(f"""
+_CLAIM_SUSPECT = Prepared(
+    "aitask_claim_suspect",
+    f"""
 WITH wanted AS MATERIALIZED (
     SELECT id FROM task
     WHERE status = 0 AND family = ANY (:families) AND run_at <= now() AND rescues >= :suspect
     LIMIT 1 FOR UPDATE SKIP LOCKED
 )
 {_TAKE}
-""")
+""",
+    families="text[]",
+    **_TERMS,
+)
 
 _FATES = sa.text("""
 SELECT id::text, status = 0 AND run_at <= now() AND rescues < :suspect AS claimable
 FROM task WHERE id = ANY (CAST(:ids AS uuid[]))
 """)
 
-_HEARTBEAT = sa.text("""
+_HEARTBEAT = Prepared(
+    "aitask_heartbeat",
+    """
 WITH held AS MATERIALIZED (
-    SELECT t.id FROM task t
-    JOIN unnest(CAST(:ids AS uuid[]), CAST(:attempts AS int[])) AS h (id, attempt)
-      ON t.id = h.id AND t.attempt = h.attempt
-    WHERE t.status = 3 ORDER BY t.id FOR UPDATE OF t
+    SELECT t.id FROM task t JOIN unnest(:ids, :attempts) AS h (id, attempt) ON t.id = h.id AND t.attempt = h.attempt
+    WHERE t.status + 0 = 3 ORDER BY t.id FOR UPDATE OF t
 )
 UPDATE task t SET lease_until = now() + make_interval(secs => :lease_s)
 FROM held WHERE t.id = held.id
 RETURNING t.id::text
-""")
+""",
+    ids="uuid[]",
+    attempts="integer[]",
+    lease_s="double precision",
+)
 
 _COLUMNS = {
     "status": "smallint",
@@ -102,13 +133,15 @@ _COLUMNS = {
 _ALL = {"id": "uuid", "attempt": "integer", **_COLUMNS}
 
 # Rows are locked in id order first: two recorders that write the same rows in different order would deadlock.
-_RECORD = sa.text(f"""
+_RECORD = Prepared(
+    "aitask_record",
+    f"""
 WITH result AS MATERIALIZED (
-    SELECT * FROM unnest({", ".join(f"CAST(:{name} AS {kind}[])" for name, kind in _ALL.items())})
+    SELECT * FROM unnest({", ".join(f":{name}" for name in _ALL)})
         AS r ({", ".join(_ALL)})
 ), held AS MATERIALIZED (
     SELECT t.id FROM task t JOIN result r ON t.id = r.id AND t.attempt = r.attempt
-    WHERE t.status = 3 ORDER BY t.id FOR UPDATE OF t
+    WHERE t.status + 0 = 3 ORDER BY t.id FOR UPDATE OF t
 ), written AS (
     UPDATE task t SET
         status = r.status,
@@ -124,7 +157,7 @@ WITH result AS MATERIALIZED (
         prompt_tokens = r.prompt_tokens, completion_tokens = r.completion_tokens,
         finish_reason = r.finish_reason, upstream_model = r.upstream_model
     FROM result r, held
-    WHERE t.id = held.id AND t.id = r.id AND t.attempt = r.attempt AND t.status = 3
+    WHERE t.id = held.id AND t.id = r.id AND t.attempt = r.attempt AND t.status + 0 = 3
     RETURNING t.id, t.attempt, t.worker, t.started_at, r.outcome, r.error_kind, r.error_msg, r.http_status
 ), noted AS (
     INSERT INTO attempt (task_id, number, worker, started_at, outcome, error_kind, error_msg, http_status)
@@ -132,7 +165,9 @@ WITH result AS MATERIALIZED (
     ON CONFLICT DO NOTHING
 )
 SELECT id::text FROM written
-""")
+""",
+    **{name: f"{kind}[]" for name, kind in _ALL.items()},
+)
 
 
 def claim(
@@ -140,7 +175,7 @@ def claim(
 ) -> tuple[list[Claimed], dict[str, HintFate]]:
     """Claim the due tasks among these ids, and say what became of the others' hints."""
     values = _terms(worker, lease_s, deadline_s, max_rescues)
-    claimed = [_claimed(row) for row in db.rows(_CLAIM, ids=list(ids), **values)]
+    claimed = [_claimed(row) for row in db.run(_CLAIM, ids=list(ids), **values)]
     rest = set(ids) - {task.id for task in claimed}
     return claimed, fates(db, rest, suspect=values["suspect"]) if rest else {}
 
@@ -162,7 +197,7 @@ def claim_due(
 ) -> list[Claimed]:
     """Claim due tasks of a family without any hint, oldest first: the way on while Redis is away."""
     values = _terms(worker, lease_s, deadline_s, max_rescues)
-    return [_claimed(row) for row in db.rows(_CLAIM_DUE, family=family, most=most, **values)]
+    return [_claimed(row) for row in db.run(_CLAIM_DUE, family=family, most=most, **values)]
 
 
 def claim_overdue(
@@ -170,7 +205,7 @@ def claim_overdue(
 ) -> list[Claimed]:
     """Claim due tasks that have been without a hint for longer than the reconciler takes to send one."""
     values = _terms(worker, lease_s, deadline_s, max_rescues) | {"overdue_s": OVERDUE_S}
-    return [_claimed(row) for row in db.rows(_CLAIM_OVERDUE, family=family, most=most, **values)]
+    return [_claimed(row) for row in db.run(_CLAIM_OVERDUE, family=family, most=most, **values)]
 
 
 def claim_suspect(
@@ -178,7 +213,7 @@ def claim_suspect(
 ) -> Claimed | None:
     """Claim one task that workers have died on. Suspects have no hints: a worker asks when it holds none."""
     values = _terms(worker, lease_s, deadline_s, max_rescues)
-    rows = db.rows(_CLAIM_SUSPECT, families=list(families), **values)
+    rows = db.run(_CLAIM_SUSPECT, families=list(families), **values)
     return _claimed(rows[0]) if rows else None
 
 
@@ -195,7 +230,7 @@ def record(db: Database, results: Sequence[Finished]) -> set[str]:
         **{name: [getattr(r, name) for r in results] for name in _COLUMNS},
     }
     columns["status"] = [int(r.status) for r in results]
-    return {row["id"] for row in db.rows(_RECORD, **columns)}
+    return {task_id for (task_id,) in db.run(_RECORD, **columns)}
 
 
 def heartbeat(db: Database, held: Sequence[tuple[str, int]], *, lease_s: float) -> set[str]:
@@ -203,7 +238,7 @@ def heartbeat(db: Database, held: Sequence[tuple[str, int]], *, lease_s: float) 
     if not held:
         return set()
     ids, attempts = zip(*held, strict=True)
-    return {row["id"] for row in db.rows(_HEARTBEAT, ids=list(ids), attempts=list(attempts), lease_s=lease_s)}
+    return {task_id for (task_id,) in db.run(_HEARTBEAT, ids=list(ids), attempts=list(attempts), lease_s=lease_s)}
 
 
 def handed_back(task: Claimed, *, run_in_s: float = 0.0) -> Finished:
@@ -218,5 +253,6 @@ def _terms(worker: str, lease_s: float, deadline_s: float, max_rescues: int) -> 
     return {"worker": worker, "lease_s": lease_s, "deadline_s": deadline_s, "suspect": suspect}
 
 
-def _claimed(row: sa.RowMapping) -> Claimed:
-    return Claimed(**{**row, "context": tuple(row["context"] or ())})
+def _claimed(row: tuple[Any, ...]) -> Claimed:
+    *fields, context = row
+    return Claimed(*fields, tuple(context or ()))  # type: ignore[call-arg]

@@ -44,7 +44,7 @@ def chunk(**delta: object) -> str:
 def test_pieces_add_up_to_the_answer_with_its_usage() -> None:
     collector = Collector()
     collector.event(chunk(role="assistant", content=""))
-    assert collector.event(chunk(content="Hel")) == [Piece("Hel")]
+    assert list(collector.event(chunk(content="Hel"))) == [Piece("Hel")]
     collector.event(chunk(content="lo"))
     collector.event('{"model": "m", "choices": [{"delta": {}, "finish_reason": "stop"}]}')
     assert collector.complete
@@ -57,7 +57,7 @@ def test_pieces_add_up_to_the_answer_with_its_usage() -> None:
 
 def test_reasoning_content_is_kept_apart() -> None:
     collector = Collector()
-    assert collector.event(chunk(reasoning_content="hm")) == [Piece("hm", reasoning=True)]
+    assert list(collector.event(chunk(reasoning_content="hm"))) == [Piece("hm", reasoning=True)]
     collector.event(chunk(content="yes"))
     assert (collector.answer().text, collector.answer().reasoning) == ("yes", "hm")
 

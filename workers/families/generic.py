@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Protocol
 
 from shared.domain import Claimed
 from shared.errors import UpstreamError
@@ -31,9 +31,9 @@ class Behaviour:
         messages.append({"role": "user", "content": task.prompt})
         return {"model": task.model, "messages": merged(messages), **self.family.options, **task.options}
 
-    def pieces(self) -> PieceFilter:
-        """What turns pieces of text as they came into pieces as they are shown."""
-        return PieceFilter()
+    def pieces(self) -> PieceFilter | None:
+        """What turns pieces of text as they came into pieces as they are shown; None: nothing."""
+        return None
 
     @property
     def keepalive_s(self) -> float:
@@ -64,11 +64,11 @@ def merged(messages: list[dict[str, str]]) -> list[dict[str, str]]:
     return joined
 
 
-class PieceFilter:
-    """Passes pieces on as they came."""
+class PieceFilter(Protocol):
+    """Sorts pieces of text anew."""
 
     def feed(self, piece: Piece) -> list[Piece]:
-        return [piece]
+        """Take in a piece; returns what is certain by now."""
 
 
 behaviour = Behaviour
