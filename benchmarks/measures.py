@@ -35,8 +35,9 @@ def _load(stand: Stand, prompts: int, models: Sequence[str] = MODELS) -> None:
         list(pool.map(lambda checked: submit(db, streams, checked), plans))
 
 
-def _span_s(stand: Stand) -> float:
-    found = stand.query("SELECT extract(epoch FROM max(finished_at) - min(first_claimed_at))::float FROM task")
+def _span_s(stand: Stand, model: str = "%") -> float:
+    asked = "SELECT extract(epoch FROM max(finished_at) - min(first_claimed_at))::float FROM task WHERE model LIKE %s"
+    found = stand.query(asked, model)
     return float(found[0][0])
 
 
@@ -117,18 +118,16 @@ def watchers(number: int = 50, tasks: int = 600) -> None:
         for turn in range(6):
             watched = bool(turn % 2)
             stand.query("TRUNCATE batch, conversation CASCADE")
-            stop = threading.Event()
             with held_back(stand):
-                watched_id = stand.submit("watched", "qwen+latency=1").batch_id
+                watched_id = stand.submit("watched", "qwen+tokens=800").batch_id  # for as long as the load lasts
                 _load(stand, tasks, ["qwen"])
                 replayed: list[str] = []
-                watching = (stand, watched_id, stop, replayed)
+                watching = (stand, watched_id, replayed)
                 threads = [threading.Thread(target=_watch, args=watching) for _ in range(number * watched)]
                 for thread in threads:
                     thread.start()
             all_done(stand, tasks + 1, timeout_s=120)
-            found[watched].append(tasks / _span_s(stand))
-            stop.set()
+            found[watched].append(tasks / _span_s(stand, "qwen"))
             for thread in threads:
                 thread.join()
             final = stand.batch(watched_id).tasks[0].response_text
@@ -139,8 +138,8 @@ def watchers(number: int = 50, tasks: int = 600) -> None:
               f"worker {worker.pid and now_mb(worker.pid):.0f} MiB")  # fmt: skip
 
 
-def _watch(stand: Stand, batch_id: str, stop: threading.Event, replayed: list[str]) -> None:
-    """Watch a batch to its end, and go on looking at it until told to stop; note the text that came by live."""
+def _watch(stand: Stand, batch_id: str, replayed: list[str]) -> None:
+    """Watch a batch to its end, and note the text that came by live."""
     from aitask_cli.watching import follow
 
     said: dict[tuple[str, int], list[str]] = {}
@@ -156,10 +155,8 @@ def _watch(stand: Stand, batch_id: str, stop: threading.Event, replayed: list[st
             return pieces
 
         live.read = noting  # type: ignore[method-assign]
-        while not stop.is_set():
-            for _ in follow(db, live, batch_id, wait_s=None, step_s=0.5, notice=lambda said: None):
-                pass
-            time.sleep(0.5)
+        for _ in follow(db, live, batch_id, wait_s=None, step_s=0.5, notice=lambda said: None):
+            pass
         live.close()
     replayed += ["".join(parts) for parts in said.values()]
 

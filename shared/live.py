@@ -64,7 +64,7 @@ class LivePublisher:
             dsn, socket_timeout=timeout_s, socket_connect_timeout=timeout_s, retry=AsyncRetry(NoBackoff(), 0)
         )
         self._feeds: dict[str, Feed] = {}
-        self._ended: list[str] = []
+        self._ended: list[Feed] = []
         self._wake = asyncio.Event()
 
     async def close(self) -> None:
@@ -80,7 +80,7 @@ class LivePublisher:
     def end(self, feed: Feed) -> None:
         """The attempt is over. An answer that was never flushed needs no stream at all."""
         if self._feeds.pop(feed.name, None) is not None and feed.begun:
-            self._ended.append(feed.name)
+            self._ended.append(feed)
 
     async def run(self) -> None:
         """Flush for ever."""
@@ -93,13 +93,13 @@ class LivePublisher:
 
     async def _flush(self) -> None:
         pipe = self._client.pipeline(transaction=False)
-        for name, feed in self._feeds.items():
+        ended, self._ended = self._ended, []
+        for feed in [*self._feeds.values(), *ended]:
             if feed.pending:
-                _append(pipe, name, feed)
-        for name in self._ended:
-            pipe.xadd(name, {"k": "e", "x": ""})
-            pipe.expire(name, EXPIRE_ENDED_S)
-        self._ended = []
+                _append(pipe, feed.name, feed)
+        for feed in ended:
+            pipe.xadd(feed.name, {"k": "e", "x": ""})
+            pipe.expire(feed.name, EXPIRE_ENDED_S)
         try:
             await pipe.execute()
         except (RedisError, OSError):

@@ -216,8 +216,17 @@ class Stand:
 
         return wait_for(look, timeout_s=timeout_s, what=f"the end of batch {batch_id}")
 
-    def aitask(self, *arguments: str, stdin: str | bytes = b"", timeout_s: float = 180.0, **env: str) -> Result:
-        return aitask(*arguments, env={**self.env, **env}, stdin=stdin, timeout_s=timeout_s, cwd=self.home)
+    def aitask(
+        self,
+        *arguments: str,
+        stdin: str | bytes = b"",
+        timeout_s: float = 180.0,
+        command: tuple[str, ...] = (str(COMMAND),),
+        **env: str,
+    ) -> Result:
+        return aitask(
+            *arguments, env={**self.env, **env}, stdin=stdin, timeout_s=timeout_s, cwd=self.home, command=command
+        )
 
     def start_worker(
         self, *arguments: str, ready: bool = True, command: tuple[str, ...] = (str(COMMAND),), **env: str
@@ -257,6 +266,13 @@ class Stand:
                 streams.client.delete(key)
 
 
+def altered(directory: Path, changes: str) -> tuple[str, ...]:
+    """The command line with changes made to it first, as what `start_worker` and `aitask` take for a command."""
+    script = directory / f"altered_{uuid.uuid4().hex[:8]}.py"
+    script.write_text(f"import sys\n{changes}\nfrom aitask_cli.main import run\nsys.exit(run(sys.argv[1:]))\n")
+    return (sys.executable, str(script))
+
+
 @dataclass(frozen=True)
 class Result:
     """How a command ended."""
@@ -267,12 +283,17 @@ class Result:
 
 
 def aitask(
-    *arguments: str, env: dict[str, str], stdin: str | bytes = b"", timeout_s: float = 180.0, cwd: Path | None = None
+    *arguments: str,
+    env: dict[str, str],
+    stdin: str | bytes = b"",
+    timeout_s: float = 180.0,
+    cwd: Path | None = None,
+    command: tuple[str, ...] = (str(COMMAND),),
 ) -> Result:
     """Run the installed command to its end."""
     data = stdin.encode() if isinstance(stdin, str) else stdin
     done = subprocess.run(
-        [str(COMMAND), *arguments], env=env, input=data, capture_output=True, timeout=timeout_s, cwd=cwd, check=False
+        [*command, *arguments], env=env, input=data, capture_output=True, timeout=timeout_s, cwd=cwd, check=False
     )
     return Result(done.returncode, done.stdout.decode(), done.stderr.decode())
 

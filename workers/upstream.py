@@ -118,7 +118,7 @@ class UpstreamClient:
             if "text/event-stream" in content_type:
                 await self._read_events(response, collector, timer, show)
             else:
-                _read_whole(await self._body(response, content_type), collector)
+                _read_whole(await self._body(response, content_type, timer), collector)
             answer = collector.answer()
         return Answer(
             text=answer.text,
@@ -213,9 +213,10 @@ class UpstreamClient:
                 "the stream ended before the answer did", kind="incomplete_stream", retryable=True, http_status=200
             )
 
-    async def _body(self, response: aiohttp.ClientResponse, content_type: str) -> str:
+    async def _body(self, response: aiohttp.ClientResponse, content_type: str, timer: CallTimer) -> str:
         body = bytearray()
         async for chunk in response.content.iter_any():
+            timer.rearm()
             body += chunk
             self._bounded(len(body))
         return _decoded(bytes(body), content_type)

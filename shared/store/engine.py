@@ -76,6 +76,9 @@ class Database:
             pool_size=connections,
             max_overflow=0,
             pool_timeout=timeout_s,
+            # One statement a transaction; `transaction` says BEGIN itself. psycopg2 changes between the two with a
+            # statement to the server.
+            isolation_level="AUTOCOMMIT",
             connect_args={
                 # libpq takes whole seconds and treats 1 as 2.
                 "connect_timeout": max(2, int(timeout_s)),
@@ -91,8 +94,6 @@ class Database:
         # A statement's round trip is not doubled by a ping while the last one was answered just now.
         sa.event.listen(self.engine, "checkin", _used)
         sa.event.listen(self.engine, "checkout", _ping_when_idle)
-        # The same pool, one statement a transaction.
-        self._autocommit = self.engine.execution_options(isolation_level="AUTOCOMMIT")
 
     @contextmanager
     def transaction(self) -> Iterator[sa.Connection]:
@@ -104,8 +105,15 @@ class Database:
             UnstorableData: the data itself was refused.
         """
         try:
-            with self.engine.begin() as connection:
-                yield connection
+            with self.engine.connect() as connection:
+                connection.exec_driver_sql("BEGIN")
+                try:
+                    yield connection
+                except BaseException:
+                    with contextlib.suppress(exc.DBAPIError):
+                        connection.exec_driver_sql("ROLLBACK")
+                    raise
+                connection.exec_driver_sql("COMMIT")
         except (exc.DBAPIError, exc.TimeoutError) as error:
             raise translated(error) from error
 
@@ -115,7 +123,7 @@ class Database:
         One round trip: BEGIN, COMMIT and the pool's ROLLBACK would be three more.
         """
         try:
-            with self._autocommit.connect() as connection:
+            with self.engine.connect() as connection:
                 return list(connection.execute(statement, values).mappings())
         except (exc.DBAPIError, exc.TimeoutError) as error:
             raise translated(error) from error
@@ -132,7 +140,6 @@ class Database:
         raw = pooled.driver_connection
         assert raw is not None
         try:
-            raw.autocommit = True
             with contextlib.closing(raw.cursor()) as cursor:
                 known = pooled.info.setdefault("prepared", set())
                 if statement.name not in known:
@@ -141,12 +148,12 @@ class Database:
                 cursor.execute(statement.execute, values)
                 return list(cursor.fetchall())
         except psycopg2.Error as error:
-            if raw.closed:
+            # psycopg2 raises all kinds of errors for a connection that broke, and may not call it closed.
+            lost = self.engine.dialect.is_disconnect(error, raw, None) or type(error) is psycopg2.DatabaseError
+            if lost:
                 pooled.invalidate(error)
-            raise translated(error) from error
+            raise translated(error, lost=lost) from error
         finally:
-            if not raw.closed:
-                raw.autocommit = False
             pooled.close()
 
     def close(self) -> None:
@@ -166,23 +173,26 @@ def _ping_when_idle(connection: DBAPIConnection, record: ConnectionPoolEntry, fa
     try:
         with contextlib.closing(connection.cursor()) as cursor:
             cursor.execute("SELECT 1")
-        connection.rollback()
     except psycopg2.Error as error:
         raise exc.DisconnectionError from error
 
 
-def translated(error: exc.SQLAlchemyError | psycopg2.Error) -> AitaskError:
-    """Return our error for a driver's. The text is the server's own first line: it names no password."""
-    origin = getattr(error, "orig", None)
+def translated(error: exc.SQLAlchemyError | psycopg2.Error, *, lost: bool = False) -> AitaskError:
+    """Return our error for a driver's. The text is the server's own first line: it names no password.
+
+    Args:
+        lost: whether the connection broke.
+    """
+    origin = getattr(error, "orig", None) or error
     state = getattr(origin, "pgcode", None) or ""
-    reason = str(origin or error).strip().splitlines()[0] if str(origin or error).strip() else "no reason given"
+    reason = str(origin).strip().splitlines()[0] if str(origin).strip() else "no reason given"
     if state in _MISSING_OBJECT:
         return SchemaMismatch("the database has no aitask tables of this version", remedy="run: aitask db init")
     if state.startswith(_BAD_DATA) or state in _ROW_TOO_LARGE or isinstance(error, _REFUSED):
         return UnstorableData(f"PostgreSQL refused the data: {reason}")
     if state == _NO_PRIVILEGE:
         return DatabaseUnavailable(f"PostgreSQL refuses: {reason}", remedy="grant the user of DATABASE_URL its rights")
-    if isinstance(error, _AWAY) or (isinstance(error, exc.DBAPIError) and error.connection_invalidated):
+    if lost or isinstance(error, _AWAY) or (isinstance(error, exc.DBAPIError) and error.connection_invalidated):
         return DatabaseUnavailable(f"PostgreSQL is not available: {reason}", remedy="see: aitask doctor")
     raise error
 

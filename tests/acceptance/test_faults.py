@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -14,7 +13,7 @@ import pytest
 from shared.domain import TaskStatus
 from shared.store import fleet
 from tests.acceptance.accounting import Chaos, account, violations, witness
-from tests.stand import RunningSimulator, Servers, Stand, new_stand, wait_for
+from tests.stand import RunningSimulator, Servers, Stand, altered, new_stand, wait_for
 
 SEED = int(os.environ.get("AITASK_TEST_SEED", "20261123"))
 SHORT = {"AITASK_LEASE_S": "2"}
@@ -52,13 +51,10 @@ def test_mixed_chaos_at_length(own_stand: Stand, seed: int) -> None:
 
 
 UNFENCED = """
-import sys
-import sqlalchemy as sa
 from shared.store import work
-text = str(work._RECORD).replace("AND t.attempt = r.attempt", "").replace("t.status = 3", "true")
-work._RECORD = sa.text(text)
-from aitask_cli.main import run
-sys.exit(run(sys.argv[1:]))
+fenced = work._RECORD.prepare
+work._RECORD.prepare = fenced.replace("AND t.attempt = r.attempt", "").replace("t.status + 0 = 3", "true")
+assert work._RECORD.prepare.count("attempt = r.attempt") == 0
 """
 
 
@@ -88,10 +84,8 @@ def test_a_stale_result_is_refused_by_the_fence(own_stand: Stand) -> None:
 
 
 def test_the_suite_notices_when_the_fence_is_gone(own_stand: Stand, tmp_path: Path) -> None:
-    script = tmp_path / "unfenced.py"
-    script.write_text(UNFENCED)
     try:
-        freeze_and_wake(own_stand, (sys.executable, str(script)))
+        freeze_and_wake(own_stand, altered(tmp_path, UNFENCED))
         assert violations(own_stand) != []
     finally:
         own_stand.close()
@@ -113,68 +107,30 @@ def test_a_killed_worker_s_calls_are_claimed_again_within_the_lease(stand: Stand
     assert took < (2 + 2) * 4
 
 
-def test_flushall_with_many_waiting_and_some_running_repeats_no_call(stand: Stand) -> None:
-    witness(stand)
-    ids = {stand.submit(f"p{n}", "qwen+latency=0.3", "gemini+latency=0.3").task_ids for n in range(150)}
-    stand.start_worker("-c", "60")
-    wait_for(lambda: stand.upstream.simulator.open_now >= 40, what="calls in flight")
-    with stand.streams() as streams:
-        streams.client.flushall()
-    account(stand, {task_id for made in ids for task_id in made})
-    assert stand.upstream.calls == 300
-
-
-def test_postgresql_stopped_while_calls_run_ends_no_worker_and_repeats_no_call(own_stand: Stand) -> None:
-    try:
-        worker = own_stand.start_worker("-c", "20")
-        ids = []
-        for turn in range(3):
-            ids += [own_stand.submit(f"p{turn}.{n}", "qwen+latency=3") for n in range(10)]
-            wait_for(lambda: own_stand.upstream.simulator.open_now > 0, what="calls in flight")
-            own_stand.servers.stop_postgres_at_once()
-            time.sleep(1.5)
-            own_stand.servers.postgres.start()
-        account(own_stand, {made.task_ids[0] for made in ids})
-        assert worker.poll() is None
-        assert own_stand.upstream.calls == 30
-    finally:
-        own_stand.close()
-
-
-def test_redis_away_around_a_submit_costs_a_warning_and_nothing_else(own_stand: Stand) -> None:
-    try:
-        own_stand.start_worker()
-        own_stand.servers.kill_valkey()
-        began = time.monotonic()
-        found = own_stand.aitask("ask", "hello", "-m", "qwen,gemini", "-d")
-        print(f"ask -d took {time.monotonic() - began:.1f} s")
-        assert found.code == 0
-        assert "Redis is not available" in found.err
-        batch = own_stand.finished(found.out.strip())
-        assert {task.status for task in batch.tasks} == {TaskStatus.SUCCESS}
-        own_stand.servers.valkey.start()
-        account(own_stand, set())
-    finally:
-        own_stand.close()
+KILLER = """
+import os
+from workers.families import generic
+plain = generic.Behaviour.payload
+def payload(self, task):
+    if "die" in task.prompt:
+        os._exit(9)
+    return plain(self, task)
+generic.Behaviour.payload = payload
+"""
 
 
 def test_a_task_that_kills_its_worker_ends_as_poison_and_harms_no_other(stand: Stand, tmp_path: Path) -> None:
     witness(stand)
-    killer = tmp_path / "killer.py"
-    killer.write_text(
-        "import os, sys\nfrom workers.families import generic\nplain = generic.Behaviour.payload\n"
-        "def payload(self, task):\n    if 'die' in task.prompt: os._exit(9)\n    return plain(self, task)\n"
-        "generic.Behaviour.payload = payload\nfrom aitask_cli.main import run\nsys.exit(run(sys.argv[1:]))\n"
-    )
-    command = (sys.executable, str(killer))
-    others = [stand.submit(f"p{n}", "qwen+latency=0.2").batch_id for n in range(20)]
+    command = altered(tmp_path, KILLER)
+    # All 64 in one claim: none of the others may be taken for the killer.
+    others = [stand.submit(f"p{n}", "qwen+latency=0.2").batch_id for n in range(63)]
     poison = stand.submit("die", "qwen").batch_id
     env = {"AITASK_LEASE_S": "1"}
-    workers = [stand.start_worker("qwen", ready=False, command=command, **env)]
+    workers = [stand.start_worker("qwen", "-c", "64", ready=False, command=command, **env)]
 
     def ended() -> bool:
         if workers[-1].poll() is not None:
-            workers.append(stand.start_worker("qwen", ready=False, command=command, **env))
+            workers.append(stand.start_worker("qwen", "-c", "64", ready=False, command=command, **env))
         return stand.query("SELECT count(*) FROM task WHERE status IN (0, 3)") == [(0,)]
 
     wait_for(ended, timeout_s=150, what="the end of every task")
@@ -188,13 +144,16 @@ def test_a_task_that_kills_its_worker_ends_as_poison_and_harms_no_other(stand: S
 def test_unread_entries_trimmed_by_another_program_are_sent_again(stand: Stand) -> None:
     with stand.db() as db:
         fleet.pause(db, "qwen", kind="operator", reason="test", for_s=None)
+    witness(stand)
     ids = [stand.submit(f"p{n}", "qwen").task_ids[0] for n in range(20)]
+    stand.start_worker()
     with stand.streams() as streams:
         streams.client.xtrim(f"{stand.namespace}:tasks:qwen", maxlen=0, approximate=False)
-    stand.start_worker()
+    began = time.monotonic()
     with stand.db() as db:
         fleet.resume(db, "qwen")
-    witness(stand)
+    wait_for(lambda: stand.upstream.calls > 0, what="moving again")
+    print(f"moving again after {time.monotonic() - began:.1f} s")
     account(stand, set(ids))
 
 
@@ -211,17 +170,28 @@ def test_a_redis_that_takes_no_writes_costs_only_time(own_stand: Stand, setting:
         own_stand.close()
 
 
-def test_fuzzed_entries_among_good_ones_end_as_dead_letters(stand: Stand) -> None:
+def fuzzed(stand: Stand, *, bad: int, good: int) -> None:
     witness(stand)
     with stand.streams() as streams:
         pipe = streams.client.pipeline(transaction=False)
-        for number in range(1000):
+        for number in range(bad):
             fields = [{"task": os.urandom(16)}, {"x": str(number)}, {"task": "1", "y": "2"}][number % 3]
             pipe.xadd(f"{stand.namespace}:tasks:qwen", fields)
         pipe.execute()
-        ids = [stand.submit(f"p{n}", "qwen").task_ids[0] for n in range(50)]
+        ids: set[str] = set()
+        for start in range(0, good, 50):
+            ids |= {*stand.submit("good", *(f"qwen+n{n}" for n in range(start, start + 50))).task_ids}
         worker = stand.start_worker()
-        account(stand, set(ids))
-        wait_for(lambda: len(streams.dead_letters()) == 1000, what="1,000 dead letters")
+        account(stand, ids)
+        wait_for(lambda: len(streams.dead_letters()) == bad, what="every dead letter")
     assert worker.poll() is None
-    assert stand.upstream.calls == 50
+    assert stand.upstream.calls == good
+
+
+def test_fuzzed_entries_among_good_ones_end_as_dead_letters(stand: Stand) -> None:
+    fuzzed(stand, bad=1000, good=50)
+
+
+@pytest.mark.soak
+def test_ten_thousand_fuzzed_entries_among_a_thousand_good_ones(stand: Stand) -> None:
+    fuzzed(stand, bad=10_000, good=1000)
