@@ -31,6 +31,7 @@ COMMANDS = {
     "models": ("aitask_cli.commands.models", "List families, endpoints and their models."),
     "logs": ("aitask_cli.commands.logs", "Print the system log."),
     "worker": ("aitask_cli.commands.worker", "Run a worker for one or more families."),
+    "gateway": ("aitask_cli.commands.gateway", "Serve HTTP: the REST API, and OpenAI's chat completions."),
     "simulator": ("aitask_cli.commands.simulator", "Run an upstream that stands in for models."),
     "db": ("aitask_cli.commands.db", "Set the database up."),
     "doctor": ("aitask_cli.commands.doctor", "Say what would stop an ask, and how to mend it."),

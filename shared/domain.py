@@ -97,6 +97,17 @@ class TaskView:
 
 
 @dataclass(frozen=True, slots=True)
+class TaskState:
+    """How one task stands, without its texts."""
+
+    id: str
+    position: int
+    model: str
+    status: TaskStatus
+    attempt: int
+
+
+@dataclass(frozen=True, slots=True)
 class BatchView:
     """One batch with its tasks in the order asked."""
 

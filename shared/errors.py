@@ -2,7 +2,9 @@
 
     AitaskError                  one line for people, with the remedy
     ├── UsageFault               bad input; nothing was submitted
-    │   └── SettingFault         a bad environment or `.env` value, by name
+    │   ├── SettingFault         a bad environment or `.env` value, by name
+    │   ├── UnknownModel         no family serves it
+    │   └── Conflict             an idempotency key that was used for another request
     ├── NotFound                 no such batch or task
     ├── Unavailable              PostgreSQL, or any server at all, can't be had
     │   ├── DatabaseUnavailable
@@ -39,6 +41,14 @@ class UsageFault(AitaskError):
 
 class SettingFault(UsageFault):
     """A setting has a bad value; the message names the variable, never its value if that is secret."""
+
+
+class UnknownModel(UsageFault):
+    """No family serves a model of this name."""
+
+
+class Conflict(UsageFault):
+    """An idempotency key was used for another request."""
 
 
 class NotFound(AitaskError):

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from typing import Any
 
-from shared.errors import UsageFault
+from shared.errors import UnknownModel, UsageFault
 
 MAX_MODEL_CHARS = 200
 _NAME = re.compile(r"[a-z][a-z0-9_-]{0,30}")
@@ -154,7 +154,7 @@ def route(model: str, families: tuple[Family, ...]) -> tuple[str, Family]:
         if _fits(lowered, family.patterns):
             return model, family
     known = ", ".join(family.name for family in families)
-    raise UsageFault(
+    raise UnknownModel(
         f"no family serves the model {model!r}",
         remedy=f"families: {known}; write FAMILY/{model}, or add patterns with e.g. LLM_MODELS",
     )

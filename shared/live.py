@@ -172,6 +172,37 @@ class LiveReader:
         return pieces
 
 
+class LiveTail:
+    """Many watchers' side: reads many streams at once without waiting, each from where its caller left it."""
+
+    def __init__(self, dsn: str, *, namespace: str, timeout_s: float = 1.0) -> None:
+        from redis import asyncio as aioredis
+        from redis.asyncio.retry import Retry as AsyncRetry
+
+        self._namespace = namespace
+        self._client: Any = aioredis.Redis.from_url(
+            dsn, socket_timeout=timeout_s, socket_connect_timeout=timeout_s, retry=AsyncRetry(NoBackoff(), 0)
+        )
+
+    async def close(self) -> None:
+        await self._client.aclose()
+
+    async def read(self, cursors: Mapping[tuple[str, int], str]) -> list[tuple[str, LivePiece]]:
+        """Return (entry id, piece) of what came after these cursors; nothing when Redis is away."""
+        if not cursors:
+            return []
+        names = {live_name(self._namespace, *pair): pair for pair in cursors}
+        try:
+            reply = await self._client.xread({name: cursors[pair] for name, pair in names.items()}, count=1000)
+        except (RedisError, OSError):
+            return []
+        return [
+            (entry_id.decode(), _piece(names[name.decode()], fields))
+            for name, entries in _items(reply)
+            for entry_id, fields in entries
+        ]
+
+
 def _items(reply: Any) -> list[tuple[bytes, list[Any]]]:
     if isinstance(reply, Mapping):
         return [

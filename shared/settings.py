@@ -107,6 +107,23 @@ def _namespace(value: str) -> str:
     return value
 
 
+def _tokens(value: str) -> tuple[tuple[str, str], ...]:
+    found = []
+    for part in filter(None, (part.strip() for part in value.split(","))):
+        name, sign, token = part.partition(":")
+        if not sign or not re.fullmatch(r"[A-Za-z0-9_.-]{1,64}", name) or not re.fullmatch(r"[!-~]{16,256}", token):
+            raise ValueError("must be NAME:TOKEN, comma-separated, each token of 16 characters or more without spaces")
+        found.append((name, token))
+    return tuple(found)
+
+
+def _origins(value: str) -> tuple[str, ...]:
+    found = tuple(part.strip() for part in value.split(",") if part.strip())
+    if not all(re.fullmatch(r"https?://[^/\s]+", origin) for origin in found):
+        raise ValueError("must be origins such as https://example.org, comma-separated, without a path")
+    return found
+
+
 def _setting(env: str, default: Any, parse: Parse, doc: str, *, secret: bool = False) -> Any:
     return field(default=default, repr=not secret, metadata={"env": env, "parse": parse, "doc": doc, "secret": secret})
 
@@ -160,6 +177,12 @@ class Settings:
     )
     context_bytes: int = _setting(
         "AITASK_CONTEXT_BYTES", 200_000, _whole(0, 16 << 20), "earlier turns sent along with a conversation, in bytes"
+    )
+    gateway_tokens: tuple[tuple[str, str], ...] = _setting(
+        "AITASK_GATEWAY_TOKENS", (), _tokens, "who may use the gateway: NAME:TOKEN, comma-separated", secret=True
+    )
+    gateway_origins: tuple[str, ...] = _setting(
+        "AITASK_GATEWAY_ORIGINS", (), _origins, "web pages that may call the gateway (CORS), comma-separated"
     )
     log_level: str = _setting(
         "AITASK_LOG_LEVEL", "info", _choice("debug", "info", "warning", "error"), "least level logged"

@@ -29,7 +29,8 @@ MAX_KEY_CHARS = 255
 class Request:
     """What somebody asks: a prompt and the models to ask it of.
 
-    `conversation` names one to continue (an id, the start of one, or `last`).
+    `conversation` names one to continue (an id, the start of one, or `last`). `context` gives earlier messages
+    outright, each with `role` and `content`, instead of a conversation's.
     """
 
     prompt: str
@@ -38,6 +39,7 @@ class Request:
     options: dict[str, Any] = field(default_factory=dict)
     idempotency_key: str | None = None
     conversation: str | None = None
+    context: Sequence[dict[str, str]] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +79,7 @@ def plan(request: Request, settings: Settings) -> Plan:
     _checked_text("the prompt", request.prompt, settings.max_prompt_bytes)
     if request.system is not None:
         _checked_text("the system prompt", request.system, settings.max_prompt_bytes)
+    _checked_context(request.context, settings.context_bytes)
     if request.idempotency_key is not None:
         _checked_key(request.idempotency_key)
     if not request.models:
@@ -98,7 +101,7 @@ def submit(db: Database, streams: Streams, checked: Plan) -> Submission:
     """Store a checked request and send its hints.
 
     Raises:
-        UsageFault: its idempotency key was used for another request.
+        Conflict: its idempotency key was used for another request.
         DatabaseUnavailable: nothing was stored.
     """
     request = checked.request
@@ -109,7 +112,8 @@ def submit(db: Database, streams: Streams, checked: Plan) -> Submission:
         system=request.system if request.system is not None else continued.system,
         options=request.options,
         tasks=tuple(
-            NewTask(new_ordered_id(), model, family.name, continued.context(model)) for model, family in checked.routed
+            NewTask(new_ordered_id(), model, family.name, tuple(request.context) or continued.context(model))
+            for model, family in checked.routed
         ),
         conversation_id=continued.id,
         idempotency_key=request.idempotency_key,
@@ -164,6 +168,18 @@ def _checked_text(what: str, text: str, most_bytes: int) -> None:
         )
 
 
+def _checked_context(context: Sequence[dict[str, str]], most_bytes: int) -> None:
+    for message in context:
+        if not is_storable(message["content"]):
+            raise UsageFault("an earlier message has a NUL or a broken character", remedy="send it as UTF-8 text")
+    size = sum(len(message["content"].encode()) for message in context)
+    if size > most_bytes:
+        raise UsageFault(
+            f"the earlier messages are {size:,} bytes long, the limit is {most_bytes:,}",
+            remedy="send fewer, or raise AITASK_CONTEXT_BYTES",
+        )
+
+
 def _checked_key(key: str) -> None:
     if not 1 <= len(key) <= MAX_KEY_CHARS or not key.isprintable():
         raise UsageFault("the idempotency key is malformed", remedy=f"1 to {MAX_KEY_CHARS} printable characters")
@@ -172,5 +188,6 @@ def _checked_key(key: str) -> None:
 def _hash(checked: Plan) -> str:
     request = checked.request
     models = [model for model, _ in checked.routed]
-    said = [request.prompt, request.system, request.options, models, request.conversation]
+    said: list[Any] = [request.prompt, request.system, request.options, models, request.conversation]
+    said += [list(request.context)] if request.context else []
     return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()

@@ -223,14 +223,20 @@ class Intake:
             overdue = partial(work.claim_overdue, self._db, family, most=min(each, MOST_CLAIMED), **self._terms())
             self._begin((task, None) for task in await self._claiming(overdue) or [])
 
-    async def take_suspect(self) -> None:
-        """Claim one task that workers have died on, if none is held: alone, so that it can hurt no other twice."""
+    async def take_suspect(self) -> bool:
+        """Claim one task that workers have died on, if none is held: alone, so that it can hurt no other twice.
+
+        Returns whether one is held now.
+        """
+        if self._holdings.has_suspect(self._suspect_from):
+            return True
         open_now = [family for family in self._families if self._gate.room(family) > 0]
-        if not open_now or self._holdings.has_suspect(self._suspect_from):
-            return
+        if not open_now:
+            return False
         task = await self._claiming(lambda: work.claim_suspect(self._db, open_now, **self._terms()))
         if task is not None:
             self._begin([(task, None)])
+        return task is not None
 
     async def _quietly(self, said: Awaitable[None]) -> None:
         """What Redis does not take now is done later by whoever meets the entry again."""

@@ -45,6 +45,7 @@ RECORD_S = 1.6
 GOODBYE_S = 0.3
 _CONNECTIONS = 4
 _HOUSEKEEPING_S = 1.0
+_NEXT_SUSPECT_S = 0.1
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,10 +185,13 @@ class Worker:
 
     async def _housekeeping(self) -> None:
         """Once a second: suspects, what no hint came for, entries left by the dead, and whether it is time to leave."""
-        take_over_at = 0.0
+        take_over_at = housekeeping_at = 0.0
         while True:
-            await asyncio.sleep(_HOUSEKEEPING_S)
-            await self._intake.take_suspect()
+            # Suspects go one at a time: the next one need not wait as long as housekeeping does.
+            await asyncio.sleep(_NEXT_SUSPECT_S if await self._intake.take_suspect() else _HOUSEKEEPING_S)
+            if time.monotonic() < housekeeping_at:
+                continue
+            housekeeping_at = time.monotonic() + _HOUSEKEEPING_S
             await self._intake.take_overdue()
             if time.monotonic() >= take_over_at:
                 await self._intake.take_over()

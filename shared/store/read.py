@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import sqlalchemy as sa
 
-from shared.domain import AttemptView, BatchLine, BatchView, TaskStatus, TaskView
+from shared.domain import AttemptView, BatchLine, BatchView, TaskState, TaskStatus, TaskView
 from shared.errors import NotFound, UsageFault
 from shared.ids import prefix_range
 from shared.store.engine import Database, utc
@@ -48,6 +48,17 @@ FROM attempt WHERE task_id = CAST(:id AS uuid) ORDER BY number
 
 # What changes while a batch runs, without the answers: cheap enough to ask for again and again.
 _STATES = sa.text("SELECT id::text, status, attempt FROM task WHERE batch_id = CAST(:id AS uuid)")
+_STATES_OF = sa.text("""
+SELECT batch_id::text, id::text, position, model, status, attempt FROM task
+WHERE batch_id = ANY (CAST(:ids AS uuid[])) ORDER BY batch_id, position
+""")
+_TASKS_BY_ID = sa.text(f"{_TASK} WHERE t.id = ANY (CAST(:ids AS uuid[]))")
+
+_BATCHES_OF = sa.text("""
+SELECT id::text, conversation_id::text, prompt, system, options, created_at FROM batch
+WHERE conversation_id = CAST(:id AS uuid) ORDER BY created_at DESC, id LIMIT :most
+""")
+_TASKS_OF_MANY = sa.text(f"{_TASK} WHERE t.batch_id = ANY (CAST(:ids AS uuid[])) ORDER BY t.position")
 
 
 def find_batch(db: Database, name: str) -> str:
@@ -87,6 +98,33 @@ def batch(db: Database, batch_id: str) -> BatchView:
 def states(db: Database, batch_id: str) -> tuple[tuple[str, int, int], ...]:
     """Return (task id, status, attempt) of a batch's tasks: what a watcher compares to see a change."""
     return tuple(sorted((row["id"], row["status"], row["attempt"]) for row in db.rows(_STATES, id=batch_id)))
+
+
+def states_of(db: Database, batch_ids: Collection[str]) -> dict[str, list[TaskState]]:
+    """Return how the tasks of many batches stand, by batch; a batch that is not there is left out."""
+    found: dict[str, list[TaskState]] = {}
+    for row in db.rows(_STATES_OF, ids=list(batch_ids)):
+        found.setdefault(row["batch_id"], []).append(
+            TaskState(row["id"], row["position"], row["model"], TaskStatus(row["status"]), row["attempt"])
+        )
+    return found
+
+
+def tasks(db: Database, task_ids: Collection[str]) -> dict[str, TaskView]:
+    """Return tasks by their ids; one that is not there is left out."""
+    return {row["id"]: _task(row) for row in db.rows(_TASKS_BY_ID, ids=list(task_ids))}
+
+
+def of_conversation(db: Database, conversation_id: str, *, most: int) -> list[BatchView]:
+    """Return a conversation's newest batches with their tasks, oldest of them first."""
+    heads = db.rows(_BATCHES_OF, id=conversation_id, most=most)
+    grouped: dict[str, list[TaskView]] = {row["id"]: [] for row in heads}
+    for row in db.rows(_TASKS_OF_MANY, ids=list(grouped)):
+        grouped[row["batch_id"]].append(_task(row))
+    return [
+        BatchView(**{**head, "created_at": utc(head["created_at"])}, tasks=tuple(grouped[head["id"]]))
+        for head in reversed(heads)
+    ]
 
 
 def task(db: Database, task_id: str) -> TaskView:

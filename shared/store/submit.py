@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import sqlalchemy as sa
 
 from shared.domain import NewBatch
-from shared.errors import UsageFault
+from shared.errors import Conflict
 from shared.store.engine import Database, Prepared
 
 _SUBMIT = Prepared(
@@ -66,7 +66,7 @@ def submit(db: Database, new: NewBatch, *, conversation_id: str) -> Written:
     """Write a batch, or find the one that its idempotency key already made.
 
     Raises:
-        UsageFault: the key was used for another request.
+        Conflict: the key was used for another request.
         DatabaseUnavailable: nothing was written, or the commit's outcome is unknown.
     """
     values = {
@@ -92,7 +92,7 @@ def submit(db: Database, new: NewBatch, *, conversation_id: str) -> Written:
 def _first(db: Database, new: NewBatch) -> Written:
     rows = db.rows(_FIRST, key=new.idempotency_key)
     if not rows or rows[0]["request_hash"] != new.request_hash:
-        raise UsageFault(
+        raise Conflict(
             f"the idempotency key {new.idempotency_key!r} was used for another request", remedy="use a new key"
         )
     return Written(str(rows[0]["id"]), str(rows[0]["conversation_id"]), tuple(rows[0]["task_ids"]), False)

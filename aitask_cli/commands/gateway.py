@@ -1,0 +1,49 @@
+"""`aitask gateway`: serve HTTP."""
+
+from __future__ import annotations
+
+import os
+import signal
+from importlib.util import find_spec
+
+import click
+
+from aitask_cli import options
+
+
+@click.command(name="gateway")
+@click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
+@click.option("--port", type=click.IntRange(0, 65535), default=8000, show_default=True, help="0: any free one.")
+@click.option("--log-format", type=click.Choice(["text", "json"]), default="text", help="How logs are written.")
+@options.demo
+def command(host: str, port: int, log_format: str, demo: bool) -> int:
+    """Serve the same submission and the same database over HTTP: the REST API, and OpenAI's chat completions.
+
+    Any address but this machine's own needs AITASK_GATEWAY_TOKENS. The document is at /openapi.json.
+    """
+    from aitask_cli.main import Terminated
+    from aitask_cli.session import open_session
+    from aitask_cli.views.terminal import say
+    from shared import logs
+    from shared.errors import UsageFault
+
+    if find_spec("fastapi") is None or find_spec("uvicorn") is None:
+        if "HONCHO_PROCESS_NAME" not in os.environ:
+            raise UsageFault("the gateway is not installed", remedy="pip install 'aitask[gateway]'")
+        # An exit would end the whole stack, which can do without.
+        say("the gateway is not installed and stays off; to have it: pip install 'aitask[gateway]'")
+        try:
+            while True:
+                signal.pause()
+        except (KeyboardInterrupt, Terminated):
+            return 0
+    from aitask_cli.gateway.serve import serve
+
+    with open_session(demo=demo, say=say, keeper=True) as session:
+        logs.configure(session.settings.log_level, as_json=log_format == "json")
+        try:
+            serve(session, host, port)
+        except (KeyboardInterrupt, Terminated):
+            # Asked to stop, and stopped in good order.
+            return 0
+    return 0

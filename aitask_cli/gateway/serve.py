@@ -1,0 +1,103 @@
+"""Serving: the application on a socket, until it is told to stop."""
+
+from __future__ import annotations
+
+import contextlib
+import ipaddress
+import resource
+import socket
+from collections.abc import AsyncIterator
+
+import uvicorn
+
+from aitask_cli.gateway.app import make_app
+from aitask_cli.gateway.hub import Hub, running
+from aitask_cli.gateway.service import Service
+from aitask_cli.gateway.threads import CONNECTIONS, Threads
+from aitask_cli.session import Session
+from shared.errors import UsageFault
+from shared.live import LiveTail
+from shared.settings import Settings
+from shared.store import schema
+from shared.store.engine import Database
+from shared.streams import Streams
+
+_STOP_S = 3
+_FILES = 65_536
+
+
+def check_host(host: str, settings: Settings) -> None:
+    """Refuse an address that others can reach, unless tokens say who may call.
+
+    Raises:
+        UsageFault: it is one.
+    """
+    try:
+        local = ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        local = host == "localhost"
+    if not local and not settings.gateway_tokens:
+        raise UsageFault(
+            f"{host} can be reached from elsewhere and nobody would have to show a token",
+            remedy="set AITASK_GATEWAY_TOKENS, or listen on 127.0.0.1",
+        )
+
+
+def serve(session: Session, host: str, port: int) -> None:
+    """Serve until SIGTERM or Ctrl-C.
+
+    Raises:
+        UsageFault: the address can't be listened on.
+    """
+    settings = session.settings
+    check_host(host, settings)
+    listening = _listening(host, port)
+    _raise_file_limit()
+    db = Database(settings.database_dsn, connections=CONNECTIONS, name="aitask gateway")
+    schema.check(db)
+    threads = Threads()
+    streams = Streams(settings.redis_dsn, namespace=settings.namespace, timeout_s=0.5)
+    tail = LiveTail(settings.redis_dsn, namespace=settings.namespace)
+    hub = Hub(db, tail, threads)
+    service = Service(settings, db, streams, threads, hub, session.ensure_worker if session.stack else lambda names: [])
+
+    @contextlib.asynccontextmanager
+    async def living() -> AsyncIterator[None]:
+        async with running(hub, after=threads.close):
+            yield
+        await tail.close()
+
+    config = uvicorn.Config(
+        make_app(service, living), loop="uvloop", log_config=None, access_log=False, server_header=False,
+        timeout_graceful_shutdown=_STOP_S, lifespan="on",
+    )  # fmt: skip
+    name = f"[{host}]" if ":" in host else host
+    session.say(f"the gateway listens on http://{name}:{listening.getsockname()[1]}")
+    try:
+        uvicorn.Server(config).run(sockets=[listening])
+    finally:
+        streams.close()
+        db.close()
+
+
+def _listening(host: str, port: int) -> socket.socket:
+    try:
+        family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
+        listening = socket.socket(family, socket.SOCK_STREAM)
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listening.bind((host, port))
+        listening.listen(2048)
+    except OSError as error:
+        raise UsageFault(
+            f"can't listen on {host}:{port}: {error.strerror or error}", remedy="give another --host or --port"
+        ) from None
+    return listening
+
+
+def _raise_file_limit() -> None:
+    """Every watcher is an open file."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = _FILES if hard == resource.RLIM_INFINITY else min(hard, _FILES)
+    if soft < wanted:
+        with contextlib.suppress(ValueError, OSError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))

@@ -1,0 +1,157 @@
+"""What the routes do: submit, look, cancel, retry, over the same store as the command line."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from aitask_cli.gateway.hub import Hub
+from aitask_cli.gateway.threads import Threads
+from shared.domain import BatchView, TaskView
+from shared.errors import AitaskError, HintsUnavailable, NotFound, UsageFault
+from shared.ids import is_id
+from shared.settings import Settings
+from shared.store import conversations, fleet, operate, read, schema
+from shared.store.conversations import ConversationLine
+from shared.store.engine import Database
+from shared.streams import Streams
+from shared.submission import Request, Submission, plan, submit
+
+_WORKER_EVERY_S = 2.0
+
+
+@dataclass
+class Service:
+    """The gateway's way to the servers.
+
+    Attributes:
+        ensure_worker: sees to it that families are served where that is ours to do; returns those that are not.
+    """
+
+    settings: Settings
+    db: Database
+    streams: Streams
+    threads: Threads
+    hub: Hub
+    ensure_worker: Callable[[Collection[str]], list[str]]
+    _ensured: dict[str, float] = field(default_factory=dict)
+
+    async def submit(
+        self,
+        prompt: str,
+        model: str,
+        *,
+        key: str | None,
+        conversation_id: str | None = None,
+        system: str | None = None,
+        options: dict[str, Any] | None = None,
+        context: Sequence[dict[str, str]] = (),
+    ) -> Submission:
+        """Store a batch for the models of a comma-separated list."""
+        if conversation_id is not None:
+            _whole_id(conversation_id, "conversation")
+        models = [name.strip() for name in model.split(",") if name.strip()]
+        request = Request(
+            prompt=prompt, models=models, system=system, options=options or {}, idempotency_key=key,
+            conversation=conversation_id, context=context,
+        )  # fmt: skip
+        checked = plan(request, self.settings)
+        made = await self.threads.run(lambda: submit(self.db, self.streams, checked))
+        await self._see_to_workers({family.name for _, family in checked.routed})
+        return made
+
+    async def _see_to_workers(self, families: set[str]) -> None:
+        now = time.monotonic()
+        wanted = {name for name in families if now - self._ensured.get(name, -1e9) > _WORKER_EVERY_S}
+        if wanted:
+            self._ensured |= dict.fromkeys(wanted, now)
+            await self.threads.run(lambda: self.ensure_worker(wanted))
+
+    async def batch(self, batch_id: str) -> BatchView:
+        _whole_id(batch_id, "batch")
+        return await self.threads.run(lambda: read.batch(self.db, batch_id))
+
+    async def task(self, task_id: str) -> TaskView:
+        _whole_id(task_id, "task")
+        return await self.threads.run(lambda: read.task(self.db, task_id))
+
+    async def history(self, conversation_id: str, *, most: int) -> list[BatchView]:
+        _whole_id(conversation_id, "conversation")
+        found = await self.threads.run(lambda: read.of_conversation(self.db, conversation_id, most=most))
+        if not found:
+            raise NotFound(f"no conversation {conversation_id}")
+        return found
+
+    async def conversations(self, most: int) -> list[ConversationLine]:
+        return await self.threads.run(lambda: conversations.recent(self.db, most))
+
+    async def cancel(self, batch_id: str) -> list[str]:
+        """End a batch's tasks that have not ended; returns their ids."""
+        ids = [task.id for task in (await self.batch(batch_id)).tasks]
+        return sorted(await self.threads.run(lambda: operate.cancel(self.db, ids)))
+
+    async def retry(self, batch_id: str) -> list[str]:
+        """Try a batch's failed tasks anew; returns the ids of those that now wait."""
+        batch = await self.batch(batch_id)
+        again = await self.threads.run(lambda: operate.retry(self.db, [task.id for task in batch.tasks]))
+        try:
+            await self.threads.run(lambda: self.streams.send(again))
+        except HintsUnavailable:
+            pass  # the reconciler sends them
+        if again:
+            await self._see_to_workers({family for family, _ in again})
+        return sorted(task_id for _, task_id in again)
+
+    async def ready(self) -> dict[str, tuple[bool, str]]:
+        """Look at what a submission needs. Redis and workers only delay it; they are told all the same."""
+
+        def look() -> dict[str, tuple[bool, str]]:
+            found = {"database": _said(lambda: schema.check(self.db), "is there, its tables are of this version")}
+            found["redis"] = _said(self.streams.ping, "is there")
+            served: set[str] = set()
+            if found["database"][0]:
+                served = fleet.served_families(self.db)
+            local = self.settings.local or self.settings.demo
+            found["workers"] = (bool(served) or local, ", ".join(sorted(served)) or "none is running")
+            return found
+
+        return await self.threads.run(look)
+
+
+def _said(check: Callable[[], Any], fine: str) -> tuple[bool, str]:
+    try:
+        check()
+    except AitaskError as error:
+        return False, str(error)
+    return True, fine
+
+
+def _whole_id(text: str, what: str) -> None:
+    """Check an id. Only whole ids are taken here: a short prefix could be guessed."""
+    if not is_id(text):
+        shown = "".join(char for char in text[:60] if char.isprintable())
+        raise NotFound(f"no {what} {shown!r}", remedy="give the whole id")
+
+
+def options_of(given: dict[str, Any]) -> list[tuple[str, str]]:
+    """Return model options as the (name, text) pairs that `parse_options` checks."""
+    import json
+
+    pairs = []
+    for name, value in given.items():
+        if value is not None:
+            pairs.append((name, json.dumps(value) if isinstance(value, list) else str(value)))
+    return pairs
+
+
+def one_text(content: str | list[Any]) -> str:
+    """A message's text: a string, or OpenAI's list of parts."""
+    return content if isinstance(content, str) else "".join(part.text for part in content)
+
+
+def refuse_unless(condition: bool, message: str, remedy: str) -> None:
+    """Refuse bad input."""
+    if not condition:
+        raise UsageFault(message, remedy=remedy)
