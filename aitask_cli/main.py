@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 # A new command is one module and one line here.
 COMMANDS = {
     "ask": ("aitask_cli.commands.ask", "Ask several models the same question."),
+    "bulk": ("aitask_cli.commands.bulk", "Submit many prompts from a file."),
     "watch": ("aitask_cli.commands.watch", "Watch a batch until it has finished."),
     "show": ("aitask_cli.commands.show", "Show a batch as it stands."),
     "conv": ("aitask_cli.commands.conv", "List and show conversations."),

@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import sys
 
+from benchmarks.contest import contest
 from benchmarks.measures import MEASURES
 from benchmarks.stage import versions
 
 
 def main() -> None:
     """Run measures one after another and print what they found."""
+    if sys.argv[1:2] == ["contest"]:
+        print(versions(), flush=True)
+        contest(int(sys.argv[2]) if len(sys.argv) > 2 else 3, sys.argv[3] if len(sys.argv) > 3 else "")
+        return
     names = sys.argv[1:] or list(MEASURES)
     unknown = [name for name in names if name not in MEASURES]
     if unknown:

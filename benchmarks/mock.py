@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, cast
 
 WORDS = 10
+QUIET_S = 0.015
 _HEAD = {"id": "mock", "object": "chat.completion.chunk", "model": "mock"}
 
 
@@ -59,7 +60,10 @@ class Counts:
     calls = 0
     open_now = 0
     open_most = 0
+    first_at = 0.0
     last_at = 0.0
+    # When the first call after a quiet moment came.
+    firsts = 0.0
 
 
 class Connection(asyncio.Protocol):
@@ -94,7 +98,11 @@ class Connection(asyncio.Protocol):
 
     def _asked(self, body: bytes) -> None:
         Counts.calls += 1
-        Counts.last_at = time.monotonic()
+        now = time.monotonic()
+        Counts.first_at = Counts.first_at or now
+        if now - Counts.last_at > QUIET_S:
+            Counts.firsts = now
+        Counts.last_at = now
         Counts.open_now += 1
         Counts.open_most = max(Counts.open_most, Counts.open_now)
         answer = self.STREAMED if b'"stream": true' in body or b'"stream":true' in body else self.PLAIN
@@ -109,7 +117,9 @@ class Connection(asyncio.Protocol):
             self._transport.write(answer)
 
     def _stats(self) -> None:
-        said = {name: getattr(Counts, name) for name in ("calls", "open_now", "open_most", "last_at")}
+        said = {
+            name: getattr(Counts, name) for name in ("calls", "open_now", "open_most", "first_at", "last_at", "firsts")
+        }
         body = json.dumps(said).encode()
         self._transport.write(_head("application/json", len(body)) + body)
 

@@ -117,7 +117,7 @@ def submit(db: Database, streams: Streams, checked: Plan) -> Submission:
         ),
         conversation_id=continued.id,
         idempotency_key=request.idempotency_key,
-        request_hash=_hash(checked) if request.idempotency_key is not None else None,
+        request_hash=request_hash(checked) if request.idempotency_key is not None else None,
     )
     written = write(db, batch, conversation_id=continued.id or new_id())
     hinted = True
@@ -185,7 +185,8 @@ def _checked_key(key: str) -> None:
         raise UsageFault("the idempotency key is malformed", remedy=f"1 to {MAX_KEY_CHARS} printable characters")
 
 
-def _hash(checked: Plan) -> str:
+def request_hash(checked: Plan) -> str:
+    """Return what tells two requests under one idempotency key apart."""
     request = checked.request
     models = [model for model, _ in checked.routed]
     said: list[Any] = [request.prompt, request.system, request.options, models, request.conversation]

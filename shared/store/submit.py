@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import sqlalchemy as sa
@@ -72,7 +73,7 @@ def submit(db: Database, new: NewBatch, *, conversation_id: str) -> Written:
     values = {
         "conversation_id": conversation_id,
         "opens_conversation": new.conversation_id is None,
-        "title": " ".join(new.prompt[: TITLE_CHARS * 2].split())[:TITLE_CHARS],
+        "title": _title(new.prompt),
         "batch_id": new.id,
         "prompt": new.prompt,
         "system": new.system,
@@ -89,10 +90,91 @@ def submit(db: Database, new: NewBatch, *, conversation_id: str) -> Written:
     return _first(db, new)
 
 
+_USED = sa.text("""
+SELECT idempotency_key, id::text, request_hash FROM batch WHERE idempotency_key = ANY (:keys)
+""")
+_MANY_CONVERSATIONS = sa.text("""
+INSERT INTO conversation (id, title) SELECT * FROM unnest(CAST(:ids AS uuid[]), CAST(:titles AS text[]))
+""")
+_MANY_BATCHES = sa.text("""
+INSERT INTO batch (id, conversation_id, prompt, system, options, idempotency_key, request_hash)
+SELECT * FROM unnest(
+    CAST(:ids AS uuid[]), CAST(:conversation_ids AS uuid[]), CAST(:prompts AS text[]), CAST(:systems AS text[]),
+    CAST(:options AS jsonb[]), CAST(:keys AS text[]), CAST(:hashes AS text[]))
+""")
+_MANY_TASKS = sa.text("""
+INSERT INTO task (id, batch_id, position, model, family, enqueued_at)
+SELECT t.*, now() FROM unnest(
+    CAST(:ids AS uuid[]), CAST(:batch_ids AS uuid[]), CAST(:positions AS smallint[]), CAST(:models AS text[]),
+    CAST(:families AS text[])) AS t
+""")
+
+
+@dataclass(frozen=True, slots=True)
+class Bulk:
+    """A batch that opens a conversation, on its way among many."""
+
+    batch: NewBatch
+    conversation_id: str
+
+
+def submit_many(db: Database, many: Sequence[Bulk]) -> list[str]:
+    """Write many batches in one transaction. Returns their ids in order: those of the first where a key was used.
+
+    Raises:
+        Conflict: a key was used for another request; nothing was written.
+        DatabaseUnavailable: nothing was written, or the commit's outcome is unknown.
+    """
+    keys = [one.batch.idempotency_key for one in many if one.batch.idempotency_key is not None]
+    with db.transaction() as connection:
+        rows = connection.execute(_USED, {"keys": keys}).all() if keys else []
+        used = {key: (batch_id, said) for key, batch_id, said in rows}
+        for one in many:
+            first = used.get(one.batch.idempotency_key)
+            if first is not None and first[1] != one.batch.request_hash:
+                raise _conflict(one.batch.idempotency_key)
+        new = [one for one in many if one.batch.idempotency_key not in used]
+        if new:
+            _write_many(connection, new)
+    return [used.get(one.batch.idempotency_key, (one.batch.id,))[0] for one in many]
+
+
+def _write_many(connection: sa.Connection, many: Sequence[Bulk]) -> None:
+    batches = [one.batch for one in many]
+    conversation_ids = [one.conversation_id for one in many]
+    titles = [_title(batch.prompt) for batch in batches]
+    connection.execute(_MANY_CONVERSATIONS, {"ids": conversation_ids, "titles": titles})
+    values = {
+        "ids": [batch.id for batch in batches],
+        "conversation_ids": conversation_ids,
+        "prompts": [batch.prompt for batch in batches],
+        "systems": [batch.system for batch in batches],
+        "options": [json.dumps(batch.options) for batch in batches],
+        "keys": [batch.idempotency_key for batch in batches],
+        "hashes": [batch.request_hash for batch in batches],
+    }
+    connection.execute(_MANY_BATCHES, values)
+    tasks = [(task, batch.id, position) for batch in batches for position, task in enumerate(batch.tasks)]
+    values = {
+        "ids": [task.id for task, _, _ in tasks],
+        "batch_ids": [batch_id for _, batch_id, _ in tasks],
+        "positions": [position for _, _, position in tasks],
+        "models": [task.model for task, _, _ in tasks],
+        "families": [task.family for task, _, _ in tasks],
+    }
+    connection.execute(_MANY_TASKS, values)
+
+
+def _title(prompt: str) -> str:
+    return " ".join(prompt[: TITLE_CHARS * 2].split())[:TITLE_CHARS]
+
+
+def _conflict(key: str | None) -> Conflict:
+    return Conflict(f"the idempotency key {key!r} was used for another request", remedy="use a new key")
+
+
 def _first(db: Database, new: NewBatch) -> Written:
     rows = db.rows(_FIRST, key=new.idempotency_key)
     if not rows or rows[0]["request_hash"] != new.request_hash:
-        raise Conflict(
-            f"the idempotency key {new.idempotency_key!r} was used for another request", remedy="use a new key"
-        )
+        raise _conflict(new.idempotency_key)
     return Written(str(rows[0]["id"]), str(rows[0]["conversation_id"]), tuple(rows[0]["task_ids"]), False)
