@@ -13,7 +13,9 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+from benchmarks.gateway import gateway
 from benchmarks.stage import all_done, cpu_s, held_back, mock, now_mb, peak_mb, server_pids, stage, upstream
+from shared.bulk import submit_all
 from shared.live import LiveReader
 from shared.submission import Request, plan, submit
 from tests.stand import RunningSimulator, Stand, wait_for
@@ -192,6 +194,69 @@ def kill(tasks: int = 3000) -> None:
               f"done {took:.1f} s after it (lease {lease_s:g} s)")  # fmt: skip
 
 
+def bulk(prompts: int = 10_000) -> None:
+    """Bulk submission, next to nothing but the rows and nothing but the hints."""
+    with stage("http://127.0.0.1:9") as stand, stand.db() as db, stand.streams() as streams:
+        plans = [plan(Request(prompt=f"prompt {n}", models=MODELS), stand.settings) for n in range(prompts)]
+        began = time.monotonic()
+        tasks = sum(some.tasks for some in submit_all(db, streams, plans))
+        ours = tasks / (time.monotonic() - began)
+        began = time.monotonic()
+        for start in range(0, tasks, 1500):
+            streams.send(("bare", str(number)) for number in range(start, start + 1500))
+        hints = tasks / (time.monotonic() - began)
+        stand.query("CREATE TABLE bare (id uuid PRIMARY KEY, batch_id uuid, model text, family text, at timestamptz)")
+        began = time.monotonic()
+        for _ in range(0, tasks, 1500):
+            stand.query(
+                "INSERT INTO bare SELECT gen_random_uuid(), gen_random_uuid(), 'qwen', 'qwen', now()"
+                " FROM generate_series(1, 1500)"
+            )
+        rows = tasks / (time.monotonic() - began)
+        print(f"bulk: {ours:.0f} tasks/s; hints alone, pipelined: {hints:.0f}/s; bare rows alone: {rows:.0f}/s")
+
+
+def growth() -> None:
+    """The rate with ever more waiting tasks and finished rows."""
+    with mock() as up, stage(up.url) as stand:
+        for waiting, finished in ((1000, 0), (10_000, 0), (100_000, 0), (10_000, 1_000_000)):
+            stand.query("TRUNCATE batch, conversation CASCADE")
+            with stand.streams() as streams:
+                streams.client.flushall()
+            _fill(stand, finished)
+            worker = stand.start_worker("-c", "128")
+            with held_back(stand), stand.db() as db, stand.streams() as streams:
+                settings = stand.settings
+                plans = [plan(Request(prompt="x", models=MODELS), settings) for _ in range(waiting // 3)]
+                for _ in submit_all(db, streams, plans):
+                    pass
+                stand.query("ANALYZE")
+                pids = {**server_pids(stand.servers), "worker": worker.pid}
+                before = {name: cpu_s(pid) for name, pid in pids.items()}
+                calls = up.stats()["calls"]
+            wait_for(lambda calls=calls: up.stats()["calls"] - calls >= 900, what="900 calls")
+            done = up.stats()["calls"] - calls
+            used = {name: 1000 * (cpu_s(pid) - before[name]) / done for name, pid in pids.items()}
+            worker.kill()
+            print(f"growth: {waiting:,} waiting, {finished:,} finished: processor ms per task: "
+                  + ", ".join(f"{name} {ms:.2f}" for name, ms in used.items()), flush=True)  # fmt: skip
+
+
+def _fill(stand: Stand, finished: int) -> None:
+    if not finished:
+        return
+    one = "00000000-0000-4000-8000-000000000001"
+    stand.query("INSERT INTO conversation (id, title) VALUES (%s, 'history')", one)
+    stand.query("INSERT INTO batch (id, conversation_id, prompt) VALUES (%s, %s, 'history')", one, one)
+    stand.query(
+        "INSERT INTO task (id, batch_id, position, model, family, status, attempt, response_text, finished_at)"
+        " SELECT gen_random_uuid(), %s, 0, 'qwen', 'qwen', 1, 1, repeat('answer ', 20), now()"
+        " FROM generate_series(1, %s)",
+        one,
+        finished,
+    )
+
+
 MEASURES = {
     "held": held,
     "rate": rate,
@@ -200,4 +265,7 @@ MEASURES = {
     "huge": huge,
     "kill": kill,
     "outage": outage,
+    "gateway": gateway,
+    "bulk": bulk,
+    "growth": growth,
 }

@@ -6,6 +6,7 @@ import asyncio
 import http.client
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -23,6 +24,7 @@ import pytest
 from shared.domain import TaskStatus
 from tests.stand import COMMAND, Stand, altered, wait_for
 
+README = Path(__file__).parents[2] / "README.md"
 JSON = {"Content-Type": "application/json"}
 
 
@@ -401,6 +403,30 @@ def test_no_request_makes_an_error_500_or_an_undocumented_answer(
     done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode == 0, done.stdout[-6000:] + done.stderr[-2000:]
     assert {"/v1/chat/completions", "/v1/batches/{batch_id}/events"} <= set(document["paths"])
+
+
+def test_the_readme_s_examples_give_the_documented_shapes(gateway: Gateway, stand: Stand) -> None:
+    text = README.read_text()
+    names: dict[str, str] = {}
+    shapes = []
+    for line in re.findall(r"^curl .*$", text, re.M):
+        command = line.replace("http://127.0.0.1:8000", gateway.url)
+        done = subprocess.run(["sh", "-c", command], env={**os.environ, **names}, capture_output=True, check=False)
+        assert done.returncode == 0, (line, done.stderr)
+        if "/events" in line:
+            assert b"event: done" in done.stdout
+            continue
+        said = json.loads(done.stdout)
+        shapes.append(set(said))
+        if "batch_id" in said and "task_ids" in said:
+            names = {"BATCH": said["batch_id"], "CONVERSATION": said["conversation_id"]}
+            stand.finished(said["batch_id"])
+    assert shapes == [
+        {"batch_id", "conversation_id", "message", "task_ids"},
+        {"batch_id", "conversation_id", "status", "user_prompt", "created_at", "results"},
+        {"conversation_id", "history"},
+        {"id", "object", "created", "model", "choices", "usage"},
+    ]
 
 
 HIDDEN = """
