@@ -80,6 +80,7 @@ task = sa.Table(
     sa.Index("task_by_batch", "batch_id", "position"),
     # Only unfinished rows are ever searched for by state, so these stay small whatever the history.
     sa.Index("task_pending", "family", "enqueued_at", postgresql_where=sa.text("status = 0")),
+    sa.Index("task_suspect", "family", postgresql_where=sa.text("status = 0 AND rescues > 0")),
     # lease_until is left out so that heartbeats stay heap-only updates.
     sa.Index("task_processing", "family", postgresql_where=sa.text("status = 3")),
     sa.Index(

@@ -79,6 +79,8 @@ class Database:
             # One statement a transaction; `transaction` says BEGIN itself. psycopg2 changes between the two with a
             # statement to the server.
             isolation_level="AUTOCOMMIT",
+            # Nothing here is an hstore; to look for its type costs a round trip with each new connection.
+            use_native_hstore=False,
             connect_args={
                 # libpq takes whole seconds and treats 1 as 2.
                 "connect_timeout": max(2, int(timeout_s)),
@@ -136,7 +138,8 @@ class Database:
         try:
             pooled = self.engine.raw_connection()
         except (exc.SQLAlchemyError, psycopg2.Error) as error:
-            raise translated(error) from error
+            # A server that stops in the middle of a connection's making may have psycopg2 raise anything.
+            raise translated(error, lost=isinstance(error, psycopg2.Error)) from error
         raw = pooled.driver_connection
         assert raw is not None
         try:

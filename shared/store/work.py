@@ -50,7 +50,7 @@ _CLAIM_DUE = Prepared(
 WITH wanted AS MATERIALIZED (
     SELECT id FROM task
     WHERE status = 0 AND family = :family AND run_at <= now() AND rescues < :suspect
-    ORDER BY enqueued_at LIMIT :most FOR UPDATE SKIP LOCKED
+    ORDER BY enqueued_at, id LIMIT :most FOR UPDATE SKIP LOCKED
 )
 {_TAKE}
 """,
@@ -82,8 +82,8 @@ _CLAIM_SUSPECT = Prepared(
     f"""
 WITH wanted AS MATERIALIZED (
     SELECT id FROM task
-    WHERE status = 0 AND family = ANY (:families) AND run_at <= now() AND rescues >= :suspect
-    LIMIT 1 FOR UPDATE SKIP LOCKED
+    WHERE status = 0 AND rescues > 0 AND family = ANY (:families) AND run_at <= now() AND rescues >= :suspect
+    ORDER BY id LIMIT 1 FOR UPDATE SKIP LOCKED
 )
 {_TAKE}
 """,

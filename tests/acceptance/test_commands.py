@@ -10,6 +10,7 @@ import pytest
 
 from aitask_cli.main import COMMANDS
 from aitask_cli.simulator.script import NASTY
+from shared.migrations import HEAD
 from tests.stand import COMMAND, Stand
 
 ASK = ("ask", "hello", "-m")
@@ -157,7 +158,7 @@ def test_without_tables_the_line_names_db_init_which_mends_it(stand: Stand) -> N
     assert stand.aitask("db", "current").code == 1
     assert stand.aitask("db", "init").code == 0
     assert stand.aitask("db", "init").code == 0
-    assert stand.aitask("db", "current").out.strip() == "0001"
+    assert stand.aitask("db", "current").out.strip() == HEAD
     assert stand.aitask(*ASK, "qwen", "-d").code == 0
     assert stand.aitask("db", "reset", "--yes").code == 0
     assert stand.query("SELECT count(*) FROM batch") == [(0,)]

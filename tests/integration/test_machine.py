@@ -116,7 +116,7 @@ def machine(stand: Stand, db: Database, streams: Streams) -> type[RuleBasedState
         @rule(data=st.data())
         def cancel(self, data: st.DataObject) -> None:
             if self.status:
-                task_id = data.draw(st.sampled_from(sorted(self.status)))
+                task_id = data.draw(st.sampled_from(list(self.status)))
                 ended = operate.cancel(db, [task_id])
                 assert bool(ended) == (not self.status[task_id].terminal)
                 if ended:
@@ -124,7 +124,7 @@ def machine(stand: Stand, db: Database, streams: Streams) -> type[RuleBasedState
 
         @rule(data=st.data())
         def retry(self, data: st.DataObject) -> None:
-            failed = sorted(i for i, status in self.status.items() if status is TaskStatus.FAILED)
+            failed = [i for i, status in self.status.items() if status is TaskStatus.FAILED]
             if failed:
                 task_id = data.draw(st.sampled_from(failed))
                 assert operate.retry(db, [task_id]) == [("qwen", task_id)]

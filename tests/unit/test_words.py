@@ -88,6 +88,8 @@ def test_ordered_ids_are_version_7_and_grow_with_time() -> None:
     assert is_id(first)
     stamp = uuid.UUID(first).int >> 80
     assert abs(stamp / 1000 - dt.datetime.now().timestamp()) < 60
+    many = [new_ordered_id() for _ in range(10_000)]
+    assert many == sorted(set(many))
 
 
 def test_a_prefix_covers_exactly_the_ids_that_start_with_it() -> None:
