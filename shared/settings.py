@@ -14,122 +14,19 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote, urlsplit
+from urllib.parse import quote
 
+from shared import setting_values as values
 from shared.errors import SettingFault
 from shared.families import BUILT_IN, Family, FamilyRow, valid_family_name
 
-Parse = Any
 
-
-def _text(value: str) -> str:
-    return value
-
-
-def _key(value: str) -> str:
-    # It becomes a header, which takes only these.
-    if not value.isascii() or not value.isprintable() or " " in value:
-        raise ValueError("has a character that no key has")
-    return value
-
-
-def _flag(value: str) -> bool:
-    lowered = value.strip().lower()
-    if lowered in ("1", "true", "yes", "on"):
-        return True
-    if lowered in ("0", "false", "no", "off", ""):
-        return False
-    raise ValueError("must be true or false")
-
-
-def _whole(low: int, high: int) -> Parse:
-    def parse(value: str) -> int:
-        try:
-            number = int(value)
-        except ValueError:
-            raise ValueError("must be a whole number") from None
-        if not low <= number <= high:
-            raise ValueError(f"must be from {low} to {high}")
-        return number
-
-    return parse
-
-
-def _seconds(low: float, high: float) -> Parse:
-    def parse(value: str) -> float:
-        try:
-            number = float(value)
-        except ValueError:
-            raise ValueError("must be a number of seconds") from None
-        if not low <= number <= high:
-            raise ValueError(f"must be from {low:g} to {high:g} seconds")
-        return number
-
-    return parse
-
-
-def _url(*schemes: str) -> Parse:
-    def parse(value: str) -> str:
-        try:
-            parts = urlsplit(value)
-            parts.port  # noqa: B018  (reading it is what checks it)
-        except ValueError:
-            raise ValueError("is not a URL") from None
-        if parts.scheme not in schemes or not (parts.netloc or parts.path.startswith("/")):
-            raise ValueError(f"must be a URL that starts with {' or '.join(s + '://' for s in schemes)}")
-        if schemes[0] == "http" and not parts.hostname:
-            raise ValueError("must be a URL with a host")
-        return value
-
-    return parse
-
-
-def _names(value: str) -> tuple[str, ...]:
-    return tuple(part.strip().lower() for part in value.split(",") if part.strip())
-
-
-def _phrases(value: str) -> tuple[str, ...]:
-    return tuple(part.strip() for part in value.split("|") if part.strip())
-
-
-def _choice(*allowed: str) -> Parse:
-    def parse(value: str) -> str:
-        if value.lower() not in allowed:
-            raise ValueError(f"must be one of {', '.join(allowed)}")
-        return value.lower()
-
-    return parse
-
-
-def _namespace(value: str) -> str:
-    if not re.fullmatch(r"[A-Za-z0-9_.-]{1,64}", value):
-        raise ValueError("must be 1 to 64 letters, digits, dots, dashes or underscores")
-    return value
-
-
-def _tokens(value: str) -> tuple[tuple[str, str], ...]:
-    found = []
-    for part in filter(None, (part.strip() for part in value.split(","))):
-        name, sign, token = part.partition(":")
-        if not sign or not re.fullmatch(r"[A-Za-z0-9_.-]{1,64}", name) or not re.fullmatch(r"[!-~]{16,256}", token):
-            raise ValueError("must be NAME:TOKEN, comma-separated, each token of 16 characters or more without spaces")
-        found.append((name, token))
-    return tuple(found)
-
-
-def _origins(value: str) -> tuple[str, ...]:
-    found = tuple(part.strip() for part in value.split(",") if part.strip())
-    if not all(re.fullmatch(r"https?://[^/\s]+", origin) for origin in found):
-        raise ValueError("must be origins such as https://example.org, comma-separated, without a path")
-    return found
-
-
-def _setting(env: str, default: Any, parse: Parse, doc: str, *, secret: bool = False) -> Any:
+def _setting(env: str, default: Any, parse: values.Parse, doc: str, *, secret: bool = False) -> Any:
     return field(default=default, repr=not secret, metadata={"env": env, "parse": parse, "doc": doc, "secret": secret})
 
 
-_PG = _url("postgresql", "postgres", "postgresql+psycopg2")
-_REDIS = _url("redis", "rediss", "unix")
+_PG = values.url("postgresql", "postgres", "postgresql+psycopg2")
+_REDIS = values.url("redis", "rediss", "unix")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -137,55 +34,71 @@ class Settings:
     """All that can be set, besides each family's endpoint, key, models and limits (`families`)."""
 
     database_url: str | None = _setting("DATABASE_URL", None, _PG, "PostgreSQL as one URL; wins over DB_*", secret=True)
-    db_host: str | None = _setting("DB_HOST", None, _text, "PostgreSQL's host; unset: the local default")
-    db_port: int = _setting("DB_PORT", 5432, _whole(1, 65535), "PostgreSQL's port")
-    postgres_user: str = _setting("POSTGRES_USER", "postgres", _text, "PostgreSQL user")
-    postgres_password: str | None = _setting("POSTGRES_PASSWORD", None, _text, "its password", secret=True)
-    postgres_db: str = _setting("POSTGRES_DB", "aitask", _text, "PostgreSQL database")
+    db_host: str | None = _setting("DB_HOST", None, values.text, "PostgreSQL's host; unset: the local default")
+    db_port: int = _setting("DB_PORT", 5432, values.whole(1, 65535), "PostgreSQL's port")
+    postgres_user: str = _setting("POSTGRES_USER", "postgres", values.text, "PostgreSQL user")
+    postgres_password: str | None = _setting("POSTGRES_PASSWORD", None, values.text, "its password", secret=True)
+    postgres_db: str = _setting("POSTGRES_DB", "aitask", values.text, "PostgreSQL database")
     redis_url: str | None = _setting(
         "REDIS_URL", None, _REDIS, "Redis or Valkey as one URL; wins over REDIS_*", secret=True
     )
-    redis_host: str | None = _setting("REDIS_HOST", None, _text, "Redis' host; unset: the local default")
-    redis_port: int = _setting("REDIS_PORT", 6379, _whole(1, 65535), "Redis' port")
-    enable_db_log: bool = _setting("ENABLE_DB_LOG", False, _flag, "write errors to the system log table too")
+    redis_host: str | None = _setting("REDIS_HOST", None, values.text, "Redis' host; unset: the local default")
+    redis_port: int = _setting("REDIS_PORT", 6379, values.whole(1, 65535), "Redis' port")
+    enable_db_log: bool = _setting("ENABLE_DB_LOG", False, values.flag, "write errors to the system log table too")
 
-    data_dir: str | None = _setting("AITASK_DATA_DIR", None, _text, "where the local default keeps everything")
-    namespace: str = _setting("AITASK_NAMESPACE", "aitask", _namespace, "first part of every Redis key")
-    more_families: tuple[str, ...] = _setting("AITASK_FAMILIES", (), _names, "families to add, comma-separated")
-    worker_id: str = _setting("AITASK_WORKER_ID", "worker", _namespace, "name of a worker that serves several families")
-    slots: int = _setting("AITASK_SLOTS", 64, _whole(1, 5000), "calls that one worker holds at once")
-    lease_s: float = _setting("AITASK_LEASE_S", 30.0, _seconds(0.5, 3600), "how long a claim lasts without heartbeat")
-    deadline_s: float = _setting(
-        "AITASK_DEADLINE_S", 86400.0, _seconds(1, 30 * 86400), "from the first claim to giving up"
+    data_dir: str | None = _setting("AITASK_DATA_DIR", None, values.text, "where the local default keeps everything")
+    namespace: str = _setting("AITASK_NAMESPACE", "aitask", values.namespace, "first part of every Redis key")
+    more_families: tuple[str, ...] = _setting("AITASK_FAMILIES", (), values.names, "families to add, comma-separated")
+    worker_id: str = _setting(
+        "AITASK_WORKER_ID", "worker", values.namespace, "name of a worker that serves several families"
     )
-    max_failures: int = _setting("AITASK_MAX_FAILURES", 5, _whole(1, 100), "retryable errors before a task is FAILED")
-    max_rescues: int = _setting("AITASK_MAX_RESCUES", 3, _whole(1, 100), "expired leases before a task is `poison`")
+    slots: int = _setting("AITASK_SLOTS", 64, values.whole(1, 5000), "calls that one worker holds at once")
+    lease_s: float = _setting(
+        "AITASK_LEASE_S", 30.0, values.seconds(0.5, 3600), "how long a claim lasts without heartbeat"
+    )
+    deadline_s: float = _setting(
+        "AITASK_DEADLINE_S", 86400.0, values.seconds(1, 30 * 86400), "from the first claim to giving up"
+    )
+    max_failures: int = _setting(
+        "AITASK_MAX_FAILURES", 5, values.whole(1, 100), "retryable errors before a task is FAILED"
+    )
+    max_rescues: int = _setting(
+        "AITASK_MAX_RESCUES", 3, values.whole(1, 100), "expired leases before a task is `poison`"
+    )
     max_prompt_bytes: int = _setting(
-        "AITASK_MAX_PROMPT_BYTES", 1 << 20, _whole(1, 64 << 20), "longest prompt, in bytes"
+        "AITASK_MAX_PROMPT_BYTES", 1 << 20, values.whole(1, 64 << 20), "longest prompt, in bytes"
     )
     max_answer_bytes: int = _setting(
-        "AITASK_MAX_ANSWER_BYTES", 8 << 20, _whole(1024, 256 << 20), "longest answer, in bytes"
+        "AITASK_MAX_ANSWER_BYTES", 8 << 20, values.whole(1024, 256 << 20), "longest answer, in bytes"
     )
     idle_exit_s: float = _setting(
-        "AITASK_IDLE_EXIT_S", 60.0, _seconds(0.5, 86400), "idle time after which the background worker leaves"
+        "AITASK_IDLE_EXIT_S", 60.0, values.seconds(0.5, 86400), "idle time after which the background worker leaves"
     )
     refusal_phrases: tuple[str, ...] = _setting(
-        "AITASK_REFUSAL_PHRASES", (), _phrases, "more soft-refusal phrases, separated by |"
+        "AITASK_REFUSAL_PHRASES", (), values.phrases, "more soft-refusal phrases, separated by |"
     )
     gemini_keepalive_s: float = _setting(
-        "GEMINI_KEEPALIVE_S", 240.0, _seconds(0, 86400), "how often a signed-in Gemini endpoint is kept warm; 0: never"
+        "GEMINI_KEEPALIVE_S",
+        240.0,
+        values.seconds(0, 86400),
+        "how often a signed-in Gemini endpoint is kept warm; 0: never",
     )
     context_bytes: int = _setting(
-        "AITASK_CONTEXT_BYTES", 200_000, _whole(0, 16 << 20), "earlier turns sent along with a conversation, in bytes"
+        "AITASK_CONTEXT_BYTES",
+        200_000,
+        values.whole(0, 16 << 20),
+        "earlier turns sent with a conversation, in bytes",
     )
+    gateway_host: str = _setting("AITASK_GATEWAY_HOST", "127.0.0.1", values.text, "where the gateway listens")
+    gateway_port: int = _setting("AITASK_GATEWAY_PORT", 8000, values.whole(0, 65535), "its port; 0: any free one")
     gateway_tokens: tuple[tuple[str, str], ...] = _setting(
-        "AITASK_GATEWAY_TOKENS", (), _tokens, "who may use the gateway: NAME:TOKEN, comma-separated", secret=True
+        "AITASK_GATEWAY_TOKENS", (), values.tokens, "who may use the gateway: NAME:TOKEN, comma-separated", secret=True
     )
     gateway_origins: tuple[str, ...] = _setting(
-        "AITASK_GATEWAY_ORIGINS", (), _origins, "web pages that may call the gateway (CORS), comma-separated"
+        "AITASK_GATEWAY_ORIGINS", (), values.origins, "web pages that may call the gateway (CORS), comma-separated"
     )
     log_level: str = _setting(
-        "AITASK_LOG_LEVEL", "info", _choice("debug", "info", "warning", "error"), "least level logged"
+        "AITASK_LOG_LEVEL", "info", values.choice("debug", "info", "warning", "error"), "least level logged"
     )
 
     families: tuple[Family, ...] = field(default=(), metadata={})
@@ -265,19 +178,19 @@ def family_variables(row: FamilyRow | str) -> dict[str, str]:
     }
 
 
-_FAMILY_PARSE: dict[str, Parse] = {
-    "endpoint": _url("http", "https"),
-    "api_key": _key,
-    "patterns": _names,
-    "default_model": _text,
-    "timeout_s": _seconds(0.1, 86400),
-    "idle_timeout_s": _seconds(0.1, 86400),
-    "limit": _whole(1, 5000),
-    "worker_id": _namespace,
+_FAMILY_PARSE: dict[str, values.Parse] = {
+    "endpoint": values.url("http", "https"),
+    "api_key": values.key,
+    "patterns": values.names,
+    "default_model": values.text,
+    "timeout_s": values.seconds(0.1, 86400),
+    "idle_timeout_s": values.seconds(0.1, 86400),
+    "limit": values.whole(1, 5000),
+    "worker_id": values.namespace,
 }
 
 
-def _parsed(environ: Mapping[str, str], name: str, parse: Parse, default: Any) -> Any:
+def _parsed(environ: Mapping[str, str], name: str, parse: values.Parse, default: Any) -> Any:
     value = environ.get(name, "").strip()
     if not value:
         return default

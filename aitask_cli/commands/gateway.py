@@ -12,11 +12,11 @@ from aitask_cli import options
 
 
 @click.command(name="gateway")
-@click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
-@click.option("--port", type=click.IntRange(0, 65535), default=8000, show_default=True, help="0: any free one.")
+@click.option("--host", help="Address to listen on; AITASK_GATEWAY_HOST otherwise, 127.0.0.1.")
+@click.option("--port", type=click.IntRange(0, 65535), help="0: any free one; AITASK_GATEWAY_PORT otherwise, 8000.")
 @click.option("--log-format", type=click.Choice(["text", "json"]), default="text", help="How logs are written.")
 @options.demo
-def command(host: str, port: int, log_format: str, demo: bool) -> int:
+def command(host: str | None, port: int | None, log_format: str, demo: bool) -> int:
     """Serve the same submission and the same database over HTTP: the REST API, and OpenAI's chat completions.
 
     Any address but this machine's own needs AITASK_GATEWAY_TOKENS. The document is at /openapi.json.
@@ -42,7 +42,8 @@ def command(host: str, port: int, log_format: str, demo: bool) -> int:
     with open_session(demo=demo, say=say, keeper=True) as session:
         logs.configure(session.settings.log_level, as_json=log_format == "json")
         try:
-            serve(session, host, port)
+            settings = session.settings
+            serve(session, host or settings.gateway_host, port if port is not None else settings.gateway_port)
         except (KeyboardInterrupt, Terminated):
             # Asked to stop, and stopped in good order.
             return 0

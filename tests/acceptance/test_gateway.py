@@ -334,6 +334,17 @@ def test_without_tokens_no_foreign_host_name_is_served(gateway: Gateway) -> None
     assert connection.getresponse().headers["Access-Control-Allow-Origin"] is None
 
 
+def test_a_page_of_a_named_origin_may_ask_and_needs_its_token(stand: Stand) -> None:
+    tokens = {"AITASK_GATEWAY_TOKENS": "page:0123456789abcdef", "AITASK_GATEWAY_ORIGINS": "https://good.example"}
+    with running(stand, **tokens) as gateway:
+        for origin, allowed in (("https://good.example", "https://good.example"), ("https://evil.example", None)):
+            connection = http.client.HTTPConnection("127.0.0.1", gateway.port)
+            headers = {"Origin": origin, "Access-Control-Request-Method": "POST"}
+            connection.request("OPTIONS", "/v1/chat/completions", headers=headers)
+            assert connection.getresponse().headers["Access-Control-Allow-Origin"] == allowed
+            assert gateway.ask("GET", "/v1/models", headers={"Origin": origin})[0] == 401
+
+
 def test_ready_says_what_is_missing(stand: Stand) -> None:
     with running(stand) as gateway:
         status, said = gateway.ask("GET", "/ready")

@@ -275,6 +275,7 @@ def test_a_long_data_directory_gets_short_sockets(local: Local) -> None:
 
 def test_the_stack_of_the_procfile_serves_the_local_default(local: Local) -> None:
     local.env["AITASK_IDLE_EXIT_S"] = "1"
+    local.env["AITASK_GATEWAY_PORT"] = "0"
     local.env["GEMINI_SERVICE_URL"] = local.env["DEEPSEEK_SERVICE_URL"] = local.env["LLM_SERVICE_URL"] = (
         "http://127.0.0.1:1"
     )
@@ -287,7 +288,7 @@ def test_the_stack_of_the_procfile_serves_the_local_default(local: Local) -> Non
     try:
         assert stack.stdout is not None
         said = ""
-        while said.count("is ready") < 3:
+        while said.count("is ready") < 3 or "the gateway listens" not in said:
             line = stack.stdout.readline()
             assert line, said
             said += line

@@ -1,0 +1,127 @@
+"""What the text of a setting may be: functions from it to its value, which raise ValueError with the reason."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+from urllib.parse import urlsplit
+
+Parse = Any
+
+
+def text(value: str) -> str:
+    """Any text."""
+    return value
+
+
+def key(value: str) -> str:
+    """An API key."""
+    # It becomes a header, which takes only these.
+    if not value.isascii() or not value.isprintable() or " " in value:
+        raise ValueError("has a character that no key has")
+    return value
+
+
+def flag(value: str) -> bool:
+    """True or false."""
+    lowered = value.strip().lower()
+    if lowered in ("1", "true", "yes", "on"):
+        return True
+    if lowered in ("0", "false", "no", "off", ""):
+        return False
+    raise ValueError("must be true or false")
+
+
+def whole(low: int, high: int) -> Parse:
+    """A whole number within bounds."""
+
+    def parse(value: str) -> int:
+        try:
+            number = int(value)
+        except ValueError:
+            raise ValueError("must be a whole number") from None
+        if not low <= number <= high:
+            raise ValueError(f"must be from {low} to {high}")
+        return number
+
+    return parse
+
+
+def seconds(low: float, high: float) -> Parse:
+    """A number of seconds within bounds."""
+
+    def parse(value: str) -> float:
+        try:
+            number = float(value)
+        except ValueError:
+            raise ValueError("must be a number of seconds") from None
+        if not low <= number <= high:
+            raise ValueError(f"must be from {low:g} to {high:g} seconds")
+        return number
+
+    return parse
+
+
+def url(*schemes: str) -> Parse:
+    """A URL of one of these schemes."""
+
+    def parse(value: str) -> str:
+        try:
+            parts = urlsplit(value)
+            parts.port  # noqa: B018  (reading it is what checks it)
+        except ValueError:
+            raise ValueError("is not a URL") from None
+        if parts.scheme not in schemes or not (parts.netloc or parts.path.startswith("/")):
+            raise ValueError(f"must be a URL that starts with {' or '.join(s + '://' for s in schemes)}")
+        if schemes[0] == "http" and not parts.hostname:
+            raise ValueError("must be a URL with a host")
+        return value
+
+    return parse
+
+
+def names(value: str) -> tuple[str, ...]:
+    """Names, comma-separated."""
+    return tuple(part.strip().lower() for part in value.split(",") if part.strip())
+
+
+def phrases(value: str) -> tuple[str, ...]:
+    """Phrases, separated by |."""
+    return tuple(part.strip() for part in value.split("|") if part.strip())
+
+
+def choice(*allowed: str) -> Parse:
+    """One of these words."""
+
+    def parse(value: str) -> str:
+        if value.lower() not in allowed:
+            raise ValueError(f"must be one of {', '.join(allowed)}")
+        return value.lower()
+
+    return parse
+
+
+def namespace(value: str) -> str:
+    """Letters, digits, dots, dashes, underscores."""
+    if not re.fullmatch(r"[A-Za-z0-9_.-]{1,64}", value):
+        raise ValueError("must be 1 to 64 letters, digits, dots, dashes or underscores")
+    return value
+
+
+def tokens(value: str) -> tuple[tuple[str, str], ...]:
+    """NAME:TOKEN pairs, comma-separated."""
+    found = []
+    for part in filter(None, (part.strip() for part in value.split(","))):
+        name, sign, token = part.partition(":")
+        if not sign or not re.fullmatch(r"[A-Za-z0-9_.-]{1,64}", name) or not re.fullmatch(r"[!-~]{16,256}", token):
+            raise ValueError("must be NAME:TOKEN, comma-separated, each token of 16 characters or more without spaces")
+        found.append((name, token))
+    return tuple(found)
+
+
+def origins(value: str) -> tuple[str, ...]:
+    """Web origins, comma-separated."""
+    found = tuple(part.strip() for part in value.split(",") if part.strip())
+    if not all(re.fullmatch(r"https?://[^/\s]+", origin) for origin in found):
+        raise ValueError("must be origins such as https://example.org, comma-separated, without a path")
+    return found
