@@ -1,7 +1,8 @@
-"""Submitting many prompts: hundreds of batches a transaction, their hints sent on a thread beside the next one."""
+"""Submitting many prompts: hundreds of batches a transaction, two transactions at a time."""
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
@@ -15,6 +16,8 @@ from shared.streams import Streams
 from shared.submission import Plan, request_hash
 
 BATCHES_A_COMMIT = 500
+# One is being made ready while PostgreSQL writes another.
+AT_ONCE = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,23 +39,27 @@ def submit_all(db: Database, streams: Streams, plans: Sequence[Plan]) -> Iterato
         Conflict: a key was used for another request; the others of its commit are not stored either.
         DatabaseUnavailable: what has not been yielded may not be stored.
     """
-    with ThreadPoolExecutor(1, thread_name_prefix="aitask-hints") as beside:
-        waiting: tuple[Submitted, Future[bool]] | None = None
-        for start in range(0, len(plans), BATCHES_A_COMMIT):
-            found, hints = _store(db, plans[start : start + BATCHES_A_COMMIT])
-            if waiting is not None:
-                yield _with_hints(*waiting)
-            waiting = found, beside.submit(_send, streams, hints)
-        if waiting is not None:
-            yield _with_hints(*waiting)
+    chunks = (plans[start : start + BATCHES_A_COMMIT] for start in range(0, len(plans), BATCHES_A_COMMIT))
+    with ThreadPoolExecutor(AT_ONCE, thread_name_prefix="aitask-bulk") as threads:
+        under_way: deque[Future[Submitted]] = deque()
+        for chunk in chunks:
+            under_way.append(threads.submit(_store, db, streams, chunk))
+            if len(under_way) > AT_ONCE:
+                yield under_way.popleft().result()
+        while under_way:
+            yield under_way.popleft().result()
 
 
-def _store(db: Database, plans: Sequence[Plan]) -> tuple[Submitted, list[tuple[str, str]]]:
+def _store(db: Database, streams: Streams, plans: Sequence[Plan]) -> Submitted:
     made = [_bulk(plan) for plan in plans]
     ids = submit_many(db, made)
     fresh = [one.batch for one, batch_id in zip(made, ids, strict=True) if one.batch.id == batch_id]
     hints = [(task.family, task.id) for batch in fresh for task in batch.tasks]
-    return Submitted(tuple(ids), len(fresh), len(hints), True), hints
+    try:
+        streams.send(hints)
+    except HintsUnavailable:
+        return Submitted(tuple(ids), len(fresh), len(hints), False)
+    return Submitted(tuple(ids), len(fresh), len(hints), True)
 
 
 def _bulk(plan: Plan) -> Bulk:
@@ -64,15 +71,3 @@ def _bulk(plan: Plan) -> Bulk:
         request_hash=request_hash(plan) if request.idempotency_key is not None else None,
     )  # fmt: skip
     return Bulk(batch, new_id())
-
-
-def _send(streams: Streams, hints: list[tuple[str, str]]) -> bool:
-    try:
-        streams.send(hints)
-    except HintsUnavailable:
-        return False
-    return True
-
-
-def _with_hints(found: Submitted, sent: Future[bool]) -> Submitted:
-    return Submitted(found.batch_ids, found.new, found.tasks, sent.result())
