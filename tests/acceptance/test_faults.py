@@ -119,11 +119,11 @@ generic.Behaviour.payload = payload
 """
 
 
-def test_a_task_that_kills_its_worker_ends_as_poison_and_harms_no_other(stand: Stand, tmp_path: Path) -> None:
+def poisoned(stand: Stand, tmp_path: Path, *, others: int) -> None:
     witness(stand)
     command = altered(tmp_path, KILLER)
-    # All 64 in one claim: none of the others may be taken for the killer.
-    others = [stand.submit(f"p{n}", "qwen+latency=0.2").batch_id for n in range(63)]
+    # All in one claim: none of the others may be taken for the killer.
+    ids = [stand.submit(f"p{n}", "qwen+latency=0.2").batch_id for n in range(others)]
     poison = stand.submit("die", "qwen").batch_id
     env = {"AITASK_LEASE_S": "1"}
     workers = [stand.start_worker("qwen", "-c", "64", ready=False, command=command, **env)]
@@ -136,9 +136,18 @@ def test_a_task_that_kills_its_worker_ends_as_poison_and_harms_no_other(stand: S
     wait_for(ended, timeout_s=150, what="the end of every task")
     [task] = stand.batch(poison).tasks
     assert (task.status, task.error_kind, task.rescues) == (TaskStatus.FAILED, "poison", 3)
-    assert {stand.batch(b).tasks[0].status for b in others} == {TaskStatus.SUCCESS}
+    assert {stand.batch(b).tasks[0].status for b in ids} == {TaskStatus.SUCCESS}
     assert sum(worker.poll() == 9 for worker in workers) == 3
     assert violations(stand) == []
+
+
+def test_a_task_that_kills_its_worker_ends_as_poison_and_harms_no_other(stand: Stand, tmp_path: Path) -> None:
+    poisoned(stand, tmp_path, others=15)
+
+
+@pytest.mark.soak
+def test_a_task_that_kills_its_worker_harms_none_of_sixty_three(stand: Stand, tmp_path: Path) -> None:
+    poisoned(stand, tmp_path, others=63)
 
 
 def test_unread_entries_trimmed_by_another_program_are_sent_again(stand: Stand) -> None:

@@ -25,7 +25,8 @@ def said(stand: Stand, *arguments: str, **env: str) -> Any:
 
 
 def test_pending_joins_entries_with_tasks_and_hides_prompts(stand: Stand) -> None:
-    worker = stand.start_worker(AITASK_LEASE_S="2")
+    # Long enough that a stall of the machine does not end the lease before the kill.
+    worker = stand.start_worker(AITASK_LEASE_S="8")
     made = stand.submit("a secret plan", "qwen+latency=60")
     wait_for(lambda: stand.upstream.calls == 1, what="the call")
     listed = stand.aitask("pending", "--json")
