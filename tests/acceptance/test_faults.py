@@ -125,7 +125,7 @@ def poisoned(stand: Stand, tmp_path: Path, *, others: int) -> None:
     # All in one claim: none of the others may be taken for the killer.
     ids = [stand.submit(f"p{n}", "qwen+latency=0.2").batch_id for n in range(others)]
     poison = stand.submit("die", "qwen").batch_id
-    env = {"AITASK_LEASE_S": "1"}
+    env = {"AITASK_LEASE_S": "3"}
     workers = [stand.start_worker("qwen", "-c", "64", ready=False, command=command, **env)]
 
     def ended() -> bool:
