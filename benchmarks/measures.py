@@ -129,7 +129,7 @@ def watchers(number: int = 50, tasks: int = 600) -> None:
                 for thread in threads:
                     thread.start()
             all_done(stand, tasks + 1, timeout_s=120)
-            found[watched].append(tasks / _span_s(stand, "qwen"))
+            found[watched].append(tasks / _span_s(stand, "qwen2.5"))
             for thread in threads:
                 thread.join()
             final = stand.batch(watched_id).tasks[0].response_text
