@@ -10,9 +10,10 @@ from typing import Any
 from starlette.requests import Request as HttpRequest
 
 from aitask_cli.gateway.hub import Cursor, Step
-from aitask_cli.gateway.service import Service, one_text, options_of, refuse_unless
-from aitask_cli.gateway.shapes import ChatRequest, Choice, ChoiceMessage, Completion, Usage
+from aitask_cli.gateway.service import Service
+from aitask_cli.gateway.shapes import ChatRequest, Choice, ChoiceMessage, Completion, ContentPart, Usage
 from shared.domain import BatchView, TaskState, TaskStatus, TaskView
+from shared.errors import UsageFault
 from shared.options import OPTIONS, parse_options
 from shared.submission import Submission
 
@@ -35,8 +36,9 @@ async def submitted(service: Service, body: ChatRequest, key: str | None) -> Sub
 
     The last message is the prompt, system messages at the start are the system prompt, the rest is the context.
     """
-    messages = [(m.role if m.role != "developer" else "system", one_text(m.content)) for m in body.messages]
-    refuse_unless(messages[-1][0] == "user", "messages: the last one is not the user's", "end with a user message")
+    messages = [(m.role if m.role != "developer" else "system", _text(m.content)) for m in body.messages]
+    if messages[-1][0] != "user":
+        raise UsageFault("messages: the last one is not the user's", remedy="end with a user message")
     system = []
     while messages[0][0] == "system":
         system.append(messages.pop(0)[1])
@@ -48,9 +50,22 @@ async def submitted(service: Service, body: ChatRequest, key: str | None) -> Sub
         body.model,
         key=key,
         system="\n\n".join(system) or None,
-        options=parse_options(options_of(options)),
+        options=parse_options(_pairs(options)),
         context=[{"role": role, "content": text} for role, text in messages[:-1]],
     )
+
+
+def _text(content: str | list[ContentPart]) -> str:
+    return content if isinstance(content, str) else "".join(part.text for part in content)
+
+
+def _pairs(options: dict[str, Any]) -> list[tuple[str, str]]:
+    """The options given, as the (name, text) pairs that `parse_options` checks."""
+    return [
+        (name, json.dumps(value) if isinstance(value, list) else str(value))
+        for name, value in options.items()
+        if value is not None
+    ]
 
 
 async def completion(service: Service, body: ChatRequest, key: str | None, http: HttpRequest) -> Completion | None:

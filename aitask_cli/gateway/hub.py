@@ -101,11 +101,6 @@ class Hub:
         self._watched: dict[str, _Watched] = {}
         self._wanted = asyncio.Event()
 
-    @property
-    def watchers(self) -> int:
-        """How many are watching now."""
-        return sum(watched.watchers for watched in self._watched.values())
-
     async def follow(self, batch_id: str, cursor: Cursor, *, idle_s: float = 15.0) -> AsyncIterator[Step | None]:
         """Yield what happens in a batch after the cursor, which is moved on, until every task has ended.
 

@@ -10,7 +10,7 @@ from typing import Any
 from aitask_cli.gateway.hub import Hub
 from aitask_cli.gateway.threads import Threads
 from shared.domain import BatchView, TaskView
-from shared.errors import AitaskError, HintsUnavailable, NotFound, UsageFault
+from shared.errors import AitaskError, HintsUnavailable, NotFound
 from shared.ids import is_id
 from shared.settings import Settings
 from shared.store import conversations, fleet, operate, read, schema
@@ -133,25 +133,3 @@ def _whole_id(text: str, what: str) -> None:
     if not is_id(text):
         shown = "".join(char for char in text[:60] if char.isprintable())
         raise NotFound(f"no {what} {shown!r}", remedy="give the whole id")
-
-
-def options_of(given: dict[str, Any]) -> list[tuple[str, str]]:
-    """Return model options as the (name, text) pairs that `parse_options` checks."""
-    import json
-
-    pairs = []
-    for name, value in given.items():
-        if value is not None:
-            pairs.append((name, json.dumps(value) if isinstance(value, list) else str(value)))
-    return pairs
-
-
-def one_text(content: str | list[Any]) -> str:
-    """A message's text: a string, or OpenAI's list of parts."""
-    return content if isinstance(content, str) else "".join(part.text for part in content)
-
-
-def refuse_unless(condition: bool, message: str, remedy: str) -> None:
-    """Refuse bad input."""
-    if not condition:
-        raise UsageFault(message, remedy=remedy)

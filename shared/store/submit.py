@@ -10,7 +10,7 @@ import sqlalchemy as sa
 
 from shared.domain import NewBatch
 from shared.errors import Conflict
-from shared.store.engine import Database, Prepared
+from shared.store.engine import Database, Prepared, UnstorableData
 
 _SUBMIT = Prepared(
     "aitask_submit",
@@ -125,6 +125,14 @@ def submit_many(db: Database, many: Sequence[Bulk]) -> list[str]:
         Conflict: a key was used for another request; nothing was written.
         DatabaseUnavailable: nothing was written, or the commit's outcome is unknown.
     """
+    try:
+        return _submit_many(db, many)
+    except UnstorableData:
+        # Another submission under the same keys came first: now its batches are found.
+        return _submit_many(db, many)
+
+
+def _submit_many(db: Database, many: Sequence[Bulk]) -> list[str]:
     keys = [one.batch.idempotency_key for one in many if one.batch.idempotency_key is not None]
     with db.transaction() as connection:
         rows = connection.execute(_USED, {"keys": keys}).all() if keys else []

@@ -8,13 +8,9 @@ import json
 import os
 import re
 import signal
-import socket
 import subprocess
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,102 +18,10 @@ import openai
 import pytest
 
 from shared.domain import TaskStatus
-from tests.stand import COMMAND, Stand, altered, wait_for
+from tests.acceptance.over_http import Gateway, chat, events, free_port, running
+from tests.stand import Stand, altered, wait_for
 
 README = Path(__file__).parents[2] / "README.md"
-JSON = {"Content-Type": "application/json"}
-
-
-@dataclass
-class Gateway:
-    """A gateway as a process of its own."""
-
-    process: subprocess.Popen[bytes]
-    port: int
-    log: Path
-
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self.port}"
-
-    def ask(
-        self, method: str, path: str, body: Any = None, *, headers: dict[str, str] | None = None, timeout_s: float = 90
-    ) -> tuple[int, Any]:
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=timeout_s)
-        data = body if isinstance(body, bytes | None) else json.dumps(body).encode()
-        connection.request(method, path, data, {**JSON, **(headers or {})})
-        reply = connection.getresponse()
-        raw = reply.read()
-        connection.close()
-        return reply.status, json.loads(raw) if raw else None
-
-    def stop(self) -> str:
-        """Stop it, and return what it has said."""
-        if self.process.poll() is None:
-            self.process.terminate()
-        self.process.wait(30)
-        return self.log.read_text()
-
-
-@contextmanager
-def running(stand: Stand, *arguments: str, port: int = 0, **env: str) -> Iterator[Gateway]:
-    port = port or free_port()
-    log = stand.home / f"gateway-{port}.log"
-    with log.open("ab") as out:
-        process = subprocess.Popen(
-            [str(COMMAND), "gateway", "--port", str(port), *arguments], env={**stand.env, **env}, cwd=stand.home,
-            stdin=subprocess.DEVNULL, stdout=out, stderr=out,
-        )  # fmt: skip
-    gateway = Gateway(process, port, log)
-    try:
-        wait_for(lambda: process.poll() is not None or alive(gateway), what="the gateway")
-        yield gateway
-    finally:
-        if process.poll() is None:
-            process.send_signal(signal.SIGKILL)
-            process.wait(30)
-
-
-def alive(gateway: Gateway) -> bool:
-    try:
-        return gateway.ask("GET", "/health")[0] == 200
-    except OSError:
-        return False
-
-
-def free_port() -> int:
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        return int(found.getsockname()[1])
-
-
-@pytest.fixture
-def gateway(stand: Stand) -> Iterator[Gateway]:
-    stand.start_worker()
-    with running(stand) as made:
-        yield made
-
-
-def chat(*models: str, **more: Any) -> dict[str, Any]:
-    return {"model": ",".join(models), "messages": [{"role": "user", "content": "hello"}], **more}
-
-
-def events(gateway: Gateway, path: str, last: str | None = None) -> Iterator[tuple[str, str, Any]]:
-    """Yield (event, id, data) of an event stream."""
-    connection = http.client.HTTPConnection("127.0.0.1", gateway.port, timeout=90)
-    connection.request("GET", path, headers={"Last-Event-ID": last} if last else {})
-    reply = connection.getresponse()
-    assert reply.status == 200, reply.status
-    found: dict[str, str] = {}
-    while line := reply.readline():
-        text = line.decode().rstrip("\n")
-        if text:
-            name, _, value = text.partition(": ")
-            found[name] = value
-        elif "data" in found:
-            yield found["event"], found["id"], json.loads(found["data"])
-            found = {}
-    connection.close()
 
 
 def test_the_known_api_has_its_shapes(gateway: Gateway) -> None:
@@ -268,83 +172,6 @@ def test_a_client_that_hangs_up_gets_its_answer_under_the_same_key(gateway: Gate
     assert stand.upstream.calls == 1
 
 
-def deep(depth: int) -> bytes:
-    return b'{"prompt": "x", "model": ' + b"[" * depth + b"]" * depth + b"}"
-
-
-BAD: dict[str, tuple[Any, int, str]] = {
-    "no model": ({"prompt": "x"}, 422, "model"),
-    "no prompt": ({"model": "qwen"}, 422, "prompt"),
-    "a wrong type": ({"prompt": ["x"], "model": "qwen"}, 422, "prompt"),
-    "a wrong type in a message": ({"model": "qwen", "messages": [{"role": "user", "content": 1}]}, 422, "messages.0"),
-    "an empty prompt": ({"prompt": " ", "model": "qwen"}, 400, "prompt"),
-    "an unknown model": ({"prompt": "x", "model": "nobody"}, 404, "nobody"),
-    "an unknown conversation": ({"prompt": "x", "model": "qwen", "conversation_id": "0" * 32}, 404, "conversation"),
-    "no user at the end": ({"model": "qwen", "messages": [{"role": "assistant", "content": "x"}]}, 400, "messages"),
-    "only a system message": ({"model": "qwen", "messages": [{"role": "system", "content": "x"}]}, 400, "messages"),
-    "no messages": ({"model": "qwen", "messages": []}, 422, "messages"),
-    "an option out of bounds": (chat("qwen", temperature=9), 400, "temperature"),
-    "tools": (chat("qwen", tools=[{"type": "function"}]), 422, "tools"),
-    "two choices": (chat("qwen", n=2), 422, "n:"),
-    "not JSON": (b"{", 422, "JSON"),
-    "a list": ([], 422, "body"),
-    "invalid UTF-8": (b'{"prompt": "\xff\xfe", "model": "qwen"}', 400, "body"),
-    "a NUL": ({"prompt": "a\0b", "model": "qwen"}, 400, "NUL"),
-    "half a character": (b'{"prompt": "\\ud800", "model": "qwen"}', 422, "prompt"),
-    "10 MB": (b'{"prompt": "' + b"x" * 10_000_000 + b'", "model": "qwen"}', 413, "longer than"),
-    "10,000 deep": (deep(10_000), 400, "body"),
-    "900 deep": (deep(900), 422, "model"),
-}
-
-
-def test_bad_input_names_the_field_and_writes_nothing(gateway: Gateway, stand: Stand) -> None:
-    for name, (body, status, named) in BAD.items():
-        found, said = gateway.ask("POST", "/v1/chat/completions", body)
-        assert (found, name) == (status, name), said
-        assert named in said["error"]["message"], (name, said)
-        assert set(said["error"]) == {"message", "type", "param", "code"}
-    for path in ("/v1/batches/x", f"/v1/batches/{'0' * 8}-0000-4000-8000-{'0' * 12}", "/v1/tasks/1", "/v1/nothing"):
-        assert gateway.ask("GET", path)[0] == 404
-    assert stand.query("SELECT count(*) FROM batch") == [(0,)]
-
-
-def test_another_address_needs_tokens_and_tokens_are_asked_for(stand: Stand) -> None:
-    refused = stand.aitask("gateway", "--host", "0.0.0.0", "--port", str(free_port()))
-    assert (refused.code, "AITASK_GATEWAY_TOKENS" in refused.err) == (2, True)
-    secret = "s3cret-of-sixteen-or-more"
-    with running(stand, AITASK_GATEWAY_TOKENS=f"alice:{secret}") as gateway:
-        for given in ({}, {"Authorization": "Bearer wrong"}, {"Authorization": f"Basic {secret}"}):
-            status, said = gateway.ask("GET", "/v1/models", headers=given)
-            assert (status, said["error"]["type"]) == (401, "authentication_error")
-        assert gateway.ask("GET", "/v1/models", headers={"Authorization": f"Bearer {secret}"})[0] == 200
-        body = {"prompt": "a secret prompt", "model": "qwen"}
-        gateway.ask("POST", "/v1/chat/completions", body, headers={"Authorization": f"Bearer {secret}"})
-        gateway.ask("POST", "/v1/chat/completions", {"prompt": ["a secret prompt"]}, headers={"Host": "elsewhere"})
-        said = gateway.stop()
-    assert "alice" in said
-    assert "a secret prompt" not in said
-    assert secret not in said
-
-
-def test_without_tokens_no_foreign_host_name_is_served(gateway: Gateway) -> None:
-    assert gateway.ask("GET", "/v1/models", headers={"Host": "evil.example"})[0] == 403
-    assert gateway.ask("GET", "/v1/models", headers={"Host": f"localhost:{gateway.port}"})[0] == 200
-    connection = http.client.HTTPConnection("127.0.0.1", gateway.port)
-    connection.request("GET", "/v1/models", headers={"Origin": "https://evil.example"})
-    assert connection.getresponse().headers["Access-Control-Allow-Origin"] is None
-
-
-def test_a_page_of_a_named_origin_may_ask_and_needs_its_token(stand: Stand) -> None:
-    tokens = {"AITASK_GATEWAY_TOKENS": "page:0123456789abcdef", "AITASK_GATEWAY_ORIGINS": "https://good.example"}
-    with running(stand, **tokens) as gateway:
-        for origin, allowed in (("https://good.example", "https://good.example"), ("https://evil.example", None)):
-            connection = http.client.HTTPConnection("127.0.0.1", gateway.port)
-            headers = {"Origin": origin, "Access-Control-Request-Method": "POST"}
-            connection.request("OPTIONS", "/v1/chat/completions", headers=headers)
-            assert connection.getresponse().headers["Access-Control-Allow-Origin"] == allowed
-            assert gateway.ask("GET", "/v1/models", headers={"Origin": origin})[0] == 401
-
-
 def test_ready_says_what_is_missing(stand: Stand) -> None:
     with running(stand) as gateway:
         status, said = gateway.ask("GET", "/ready")
@@ -393,27 +220,6 @@ def submit_until_cut(gateway: Gateway, accepted: list[str]) -> None:
         if status == 200:
             accepted.append(said["batch_id"])
         time.sleep(0.02)
-
-
-@pytest.fixture
-def document(gateway: Gateway) -> Any:
-    status, found = gateway.ask("GET", "/openapi.json")
-    assert status == 200
-    return found
-
-
-def test_no_request_makes_an_error_500_or_an_undocumented_answer(
-    gateway: Gateway, document: Any, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """schemathesis makes requests from the document, good and bad, and holds every answer against it."""
-    command = [
-        str(COMMAND.with_name("schemathesis")), "run", f"{gateway.url}/openapi.json", "--max-examples", "6",
-        "--checks", "not_a_server_error,status_code_conformance,content_type_conformance,response_schema_conformance",
-        "--request-timeout", "20", "--seed", "1", "--phases", "examples,coverage,fuzzing", "--max-time", "12",
-    ]  # fmt: skip
-    done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
-    assert done.returncode == 0, done.stdout[-6000:] + done.stderr[-2000:]
-    assert {"/v1/chat/completions", "/v1/batches/{batch_id}/events"} <= set(document["paths"])
 
 
 def test_the_readme_s_examples_give_the_documented_shapes(gateway: Gateway, stand: Stand) -> None:

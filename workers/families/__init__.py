@@ -1,1 +1,1 @@
-"""What differs between families: one small file each, found through `workers.families.registry`."""
+"""What differs between families: one small file each, found by its name."""
