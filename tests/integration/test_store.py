@@ -12,11 +12,13 @@ import sqlalchemy as sa
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 
+from shared.bulk import submit_all
 from shared.domain import Claimed, Finished, HintFate, TaskStatus
 from shared.errors import DatabaseUnavailable, NotFound, SchemaMismatch, UsageFault
 from shared.migrations import HEAD
 from shared.store import fleet, read, recovery, schema, work
 from shared.store.engine import Database, UnstorableData
+from shared.submission import Request, plan
 from shared.tables import metadata
 from tests.stand import Stand
 
@@ -252,3 +254,14 @@ def test_work_left_looks_at_unpaused_families_only(stand: Stand, db: Database) -
     assert fleet.work_left(db, ["qwen"])
     fleet.pause(db, "qwen", kind="operator", reason="x", for_s=60)
     assert not fleet.work_left(db, ["qwen"])
+
+
+def test_bulk_submissions_at_once_under_the_same_keys_make_each_batch_once(stand: Stand) -> None:
+    plans = [
+        plan(Request(prompt=f"p{n}", models=["qwen"], idempotency_key=f"night:{n}"), stand.settings) for n in range(200)
+    ]
+    with stand.db() as db, stand.streams() as streams, ThreadPoolExecutor(4) as pool:
+        found = list(pool.map(lambda _: [i for s in submit_all(db, streams, plans) for i in s.batch_ids], range(4)))
+    assert all(ids == found[0] for ids in found)
+    assert stand.query("SELECT count(*) FROM batch") == [(200,)]
+    assert stand.query("SELECT count(*) FROM conversation") == [(200,)]
