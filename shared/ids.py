@@ -13,6 +13,7 @@ from shared.errors import UsageFault
 _lock = threading.Lock()
 _last = 0
 _PREFIX = re.compile(r"[0-9a-f]{1,32}")
+_WHOLE = re.compile(r"[0-9a-fA-F]{8}-(?:[0-9a-fA-F]{4}-){3}[0-9a-fA-F]{12}")
 
 
 def new_id() -> str:
@@ -29,15 +30,14 @@ def new_ordered_id() -> str:
     with _lock:
         _last = moment = max((time.time_ns() // 1_000_000) << 12, _last + 1)
     value = (moment >> 12) << 80 | 0x7 << 76 | (moment & 0xFFF) << 64 | 0x2 << 62
-    return str(uuid.UUID(int=value | int.from_bytes(os.urandom(8), "big") >> 2))
+    digits = f"{value | int.from_bytes(os.urandom(8), 'big') >> 2:032x}"
+    # uuid.UUID checks what needs no check here, at four times the cost; a bulk submission makes ten thousands.
+    return f"{digits[:8]}-{digits[8:12]}-{digits[12:16]}-{digits[16:20]}-{digits[20:]}"
 
 
 def is_id(text: str) -> bool:
     """Tell whether the text is a whole id."""
-    try:
-        return str(uuid.UUID(text)) == text.lower()
-    except ValueError:
-        return False
+    return _WHOLE.fullmatch(text) is not None
 
 
 def prefix_range(prefix: str) -> tuple[str, str]:

@@ -122,12 +122,26 @@ class Streams:
             self.client.ping()
 
     def send(self, hints: Iterable[tuple[str, str]]) -> None:
-        """Append one hint per (family, task id), all in one round trip."""
+        """Append one hint per (family, task id), all in one round trip.
+
+        Straight on a connection: redis-py's pipeline costs three times as much for each command.
+        """
+        commands: list[Any] = [
+            ("XADD", stream_name(self.namespace, family), "*", FIELD, task_id) for family, task_id in hints
+        ]
+        pool = self.client.connection_pool
         with translating():
-            pipe = self.client.pipeline(transaction=False)
-            for family, task_id in hints:
-                pipe.xadd(stream_name(self.namespace, family), {FIELD: task_id})
-            pipe.execute()
+            connection: Any = pool.get_connection()
+            try:
+                connection.send_packed_command(connection.pack_commands(commands))
+                for _ in commands:
+                    connection.read_response()
+            except BaseException:
+                # What was not read would be taken for the next command's reply.
+                connection.disconnect()
+                raise
+            finally:
+                pool.release(connection)
 
     def ensure_group(self, family: str) -> bool:
         """Create the family's stream and group, from the very first entry on. Returns whether it was missing."""

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import groupby
+from operator import attrgetter
 from typing import Any, NamedTuple
 
 import orjson
@@ -71,19 +73,20 @@ class Collector:
             raise bad_answer("the answer is not a JSON object")
         if said.get("error"):
             raise error_in_answer(said["error"])
-        if isinstance(said.get("model"), str):
-            self._model = said["model"]
-        if isinstance(said.get("usage"), dict):
-            self._usage = said["usage"]
-        choices = said.get("choices")
-        if not isinstance(choices, list) or not choices or not isinstance(choices[0], dict):
+        model, usage, choices = said.get("model"), said.get("usage"), said.get("choices")
+        if isinstance(model, str):
+            self._model = model
+        if isinstance(usage, dict):
+            self._usage = usage
+        if not choices or not isinstance(choices, list) or not isinstance(choices[0], dict):
             return ()
         return self._choice(choices[0])
 
     def _choice(self, choice: dict[str, Any]) -> Sequence[Piece]:
-        if isinstance(choice.get("finish_reason"), str):
-            self._finish_reason = choice["finish_reason"]
-        message = choice.get("delta") or choice.get("message") or {}
+        finish_reason = choice.get("finish_reason")
+        if isinstance(finish_reason, str):
+            self._finish_reason = finish_reason
+        message = choice.get("delta") or choice.get("message")
         if not isinstance(message, dict):
             return ()
         text = message.get("content")
@@ -159,6 +162,16 @@ def parsed(text: str) -> Any:
     except (ValueError, RecursionError):
         head = " ".join(text[:80].split())
         raise bad_answer(f"the answer is not JSON: {head!r}", kind="bad_json") from None
+
+
+def joined(pieces: Sequence[Piece]) -> Sequence[Piece]:
+    """Join neighbours of one kind: what came in one packet is shown as one."""
+    if len(pieces) < 2:
+        return pieces
+    return [
+        Piece("".join([piece.text for piece in run]), reasoning)
+        for reasoning, run in groupby(pieces, key=attrgetter("reasoning"))
+    ]
 
 
 def bad_answer(message: str, *, kind: str = "bad_answer") -> UpstreamError:

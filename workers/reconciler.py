@@ -17,6 +17,8 @@ from shared.streams import WATERMARK_GRACE_S, Streams
 log = logging.getLogger("aitask.reconciler")
 
 TICK_S = 1.0
+# A lease that ends before the next tick is due has one of its own, so much after it.
+LEASE_OVER_S = 0.02
 # A family whose gate is closed is not read from; only after so long is its consumer taken for dead.
 DEAD_CONSUMER_S = 3600.0
 
@@ -31,6 +33,16 @@ def hint_is_gone_before(
     """
     offset = redis_now - database_now
     return min(safe_until, redis_now) - offset - dt.timedelta(seconds=grace_s)
+
+
+def until_next_tick(next_lease_s: float | None) -> float:
+    """Return how long to wait, in seconds: until the next lease ends, if that is before a tick would be due.
+
+    One that is over already is ended by this tick, or must wait for reasons of its own.
+    """
+    if next_lease_s is None or next_lease_s <= 0:
+        return TICK_S
+    return min(TICK_S, next_lease_s + LEASE_OVER_S)
 
 
 class Reconciler:
@@ -48,6 +60,7 @@ class Reconciler:
         self._outage_ended = time.monotonic() - lease_s
         self._away = False
         self._made_anew: set[str] = set()
+        self._wait_s = TICK_S
 
     def start(self) -> None:
         threading.Thread(target=self._run, name="aitask-reconciler", daemon=True).start()
@@ -61,7 +74,8 @@ class Reconciler:
 
     def _run(self) -> None:
         swept = time.monotonic()
-        while not self._stop.wait(TICK_S):
+        while not self._stop.wait(self._wait_s):
+            self._wait_s = TICK_S
             if time.monotonic() - swept > self._lease_s:
                 swept = time.monotonic()
                 self.sweep()
@@ -92,6 +106,7 @@ class Reconciler:
             if turn is None:
                 return False
             clock = turn.clock()
+            self._wait_s = until_next_tick(clock.next_lease_s)
             turn.end_pauses()
             if self._may_end_leases(clock):
                 for task_id, kind in turn.expire_leases():

@@ -15,7 +15,7 @@ from yarl import URL
 from shared.domain import Claimed
 from shared.errors import UpstreamError
 from shared.families import chat_url, models_url
-from workers.answer import Answer, Collector, Piece, dumped, parsed
+from workers.answer import Answer, Collector, Piece, dumped, joined, parsed
 from workers.families.generic import Behaviour
 from workers.sse import EventDecoder
 from workers.status import error_message, from_status, retry_after_s
@@ -191,13 +191,13 @@ class UpstreamClient:
                     continue
                 # Only payload shows that the model is at work; keep-alive comments come from in between.
                 timer.rearm()
+                pieces: list[Piece] = []
                 for event in events:
-                    pieces = collector.event(event)
-                    if pieces:
-                        show(pieces)
+                    pieces += collector.event(event)
                     if collector.done:
                         timer.rearm(_TRAILER_S)
                         break
+                show(joined(pieces))
             for event in decoder.finish():
                 show(collector.event(event))
         except _NETWORK:

@@ -118,6 +118,9 @@ class Database:
                 connection.exec_driver_sql("COMMIT")
         except (exc.DBAPIError, exc.TimeoutError) as error:
             raise translated(error) from error
+        except psycopg2.Error as error:
+            # Of what went to the driver itself. The ROLLBACK above has shown the pool whether the connection lives.
+            raise translated(error, lost=type(error) is psycopg2.DatabaseError) from error
 
     def rows(self, statement: sa.TextClause, **values: Any) -> list[sa.RowMapping]:
         """Run one statement, which commits by itself, and return its rows.

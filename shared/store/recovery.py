@@ -16,7 +16,10 @@ _RECONCILER_LOCK = 0x6169_7265_636F
 SEND_AT_ONCE = 1000
 _END_AT_ONCE = 500
 
-_CLOCK = sa.text("SELECT clock_timestamp() AS now, now() - pg_postmaster_start_time() AS up")
+_CLOCK = sa.text("""
+SELECT clock_timestamp() AS now, now() - pg_postmaster_start_time() AS up,
+       (SELECT min(lease_until) FROM task WHERE status = 3) - clock_timestamp() AS next_lease
+""")
 
 _EXPIRE = sa.text("""
 WITH gone AS MATERIALIZED (
@@ -93,10 +96,11 @@ FROM over WHERE t.family = over.family AND t.status IN (0, 3) AND t.deadline_at 
 
 @dataclass(frozen=True, slots=True)
 class Clock:
-    """The database's clock, and how long PostgreSQL has been up, in seconds."""
+    """The database's clock, how long PostgreSQL has been up, and when the next lease ends, both in seconds."""
 
     now: dt.datetime
     up_s: float
+    next_lease_s: float | None
 
 
 class Tick:
@@ -108,7 +112,8 @@ class Tick:
 
     def clock(self) -> Clock:
         row = self._connection.execute(_CLOCK).one()
-        return Clock(row.now, row.up.total_seconds())
+        next_lease_s = row.next_lease.total_seconds() if row.next_lease is not None else None
+        return Clock(row.now, row.up.total_seconds(), next_lease_s)
 
     def expire_leases(self) -> list[tuple[str, str]]:
         """End the leases that ran out. Returns (task id, error kind)."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -51,6 +53,7 @@ FROM batch b WHERE b.idempotency_key = :key
 """)
 
 TITLE_CHARS = 80
+_COPY_CHARS = 1 << 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,21 +96,6 @@ def submit(db: Database, new: NewBatch, *, conversation_id: str) -> Written:
 _USED = sa.text("""
 SELECT idempotency_key, id::text, request_hash FROM batch WHERE idempotency_key = ANY (:keys)
 """)
-_MANY_CONVERSATIONS = sa.text("""
-INSERT INTO conversation (id, title) SELECT * FROM unnest(CAST(:ids AS uuid[]), CAST(:titles AS text[]))
-""")
-_MANY_BATCHES = sa.text("""
-INSERT INTO batch (id, conversation_id, prompt, system, options, idempotency_key, request_hash)
-SELECT * FROM unnest(
-    CAST(:ids AS uuid[]), CAST(:conversation_ids AS uuid[]), CAST(:prompts AS text[]), CAST(:systems AS text[]),
-    CAST(:options AS jsonb[]), CAST(:keys AS text[]), CAST(:hashes AS text[]))
-""")
-_MANY_TASKS = sa.text("""
-INSERT INTO task (id, batch_id, position, model, family, enqueued_at)
-SELECT t.*, now() FROM unnest(
-    CAST(:ids AS uuid[]), CAST(:batch_ids AS uuid[]), CAST(:positions AS smallint[]), CAST(:models AS text[]),
-    CAST(:families AS text[])) AS t
-""")
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,28 +137,43 @@ def _submit_many(db: Database, many: Sequence[Bulk]) -> list[str]:
 
 def _write_many(connection: sa.Connection, many: Sequence[Bulk]) -> None:
     batches = [one.batch for one in many]
-    conversation_ids = [one.conversation_id for one in many]
-    titles = [_title(batch.prompt) for batch in batches]
-    connection.execute(_MANY_CONVERSATIONS, {"ids": conversation_ids, "titles": titles})
-    values = {
-        "ids": [batch.id for batch in batches],
-        "conversation_ids": conversation_ids,
-        "prompts": [batch.prompt for batch in batches],
-        "systems": [batch.system for batch in batches],
-        "options": [json.dumps(batch.options) for batch in batches],
-        "keys": [batch.idempotency_key for batch in batches],
-        "hashes": [batch.request_hash for batch in batches],
-    }
-    connection.execute(_MANY_BATCHES, values)
-    tasks = [(task, batch.id, position) for batch in batches for position, task in enumerate(batch.tasks)]
-    values = {
-        "ids": [task.id for task, _, _ in tasks],
-        "batch_ids": [batch_id for _, batch_id, _ in tasks],
-        "positions": [position for _, _, position in tasks],
-        "models": [task.model for task, _, _ in tasks],
-        "families": [task.family for task, _, _ in tasks],
-    }
-    connection.execute(_MANY_TASKS, values)
+    columns: tuple[str, ...] = ("id", "title")
+    _copy(connection, "conversation", columns, [(o.conversation_id, _said(_title(o.batch.prompt))) for o in many])
+    columns = ("id", "conversation_id", "prompt", "system", "options", "idempotency_key", "request_hash")
+    rows: list[tuple[str, ...]] = [
+        (
+            *(one.batch.id, one.conversation_id, _said(one.batch.prompt), _said(one.batch.system)),
+            *(_said(json.dumps(one.batch.options)), _said(one.batch.idempotency_key), _said(one.batch.request_hash)),
+        )
+        for one in many
+    ]
+    _copy(connection, "batch", columns, rows)
+    columns = ("id", "batch_id", "position", "model", "family", "enqueued_at")
+    rows = [
+        (task.id, batch.id, str(position), _said(task.model), task.family, "now")
+        for batch in batches
+        for position, task in enumerate(batch.tasks)
+    ]
+    _copy(connection, "task", columns, rows)
+
+
+# https://www.postgresql.org/docs/current/sql-copy.html, "Text Format"
+_COPY_NULL = r"\N"
+_COPY_ESCAPES = str.maketrans({"\\": r"\\", "\n": r"\n", "\r": r"\r", "\t": r"\t"})
+
+
+def _copy(connection: sa.Connection, table: str, columns: Sequence[str], rows: Sequence[tuple[str, ...]]) -> None:
+    """Write rows with COPY: no driver quotes each value, no server parses them as SQL. Values come escaped."""
+    raw = connection.connection.driver_connection
+    assert raw is not None
+    lines = io.StringIO("\n".join(map("\t".join, rows)))
+    with contextlib.closing(raw.cursor()) as cursor:
+        cursor.copy_expert(f"COPY {table} ({', '.join(columns)}) FROM STDIN", lines, size=_COPY_CHARS)
+
+
+def _said(text: str | None) -> str:
+    """A text as COPY takes it."""
+    return _COPY_NULL if text is None else text.translate(_COPY_ESCAPES)
 
 
 def _title(prompt: str) -> str:

@@ -20,7 +20,7 @@ from shared.store import fleet, read, recovery, schema, work
 from shared.store.engine import Database, UnstorableData
 from shared.submission import Request, plan
 from shared.tables import metadata
-from tests.stand import Stand
+from tests.stand import Stand, wait_for
 
 TERMS: dict[str, Any] = {"worker": "w", "lease_s": 30.0, "deadline_s": 3600.0, "max_rescues": 3}
 
@@ -265,3 +265,31 @@ def test_bulk_submissions_at_once_under_the_same_keys_make_each_batch_once(stand
     assert all(ids == found[0] for ids in found)
     assert stand.query("SELECT count(*) FROM batch") == [(200,)]
     assert stand.query("SELECT count(*) FROM conversation") == [(200,)]
+
+
+def test_bulk_texts_come_back_as_they_were_given(stand: Stand, db: Database) -> None:
+    texts = ["a\tb", "a\nb\r\nc", r"\N", r"\.", "\\", "tab\\t", "ünïcode 漢字 🎉", "'quotes\" and $1 %s :x", "\x01"]
+    models = ["qwen:a\\b", "gemini"]
+    asked = [Request(prompt=text, system=text, models=models, options={"stop": [text]}) for text in texts]
+    plans = [plan(request, stand.settings) for request in asked]
+    with stand.streams() as streams:
+        made = [i for some in submit_all(db, streams, plans) for i in some.batch_ids]
+    found = dict(stand.query("SELECT id::text, ARRAY[prompt, system, options->'stop'->>0] FROM batch"))
+    assert [found[batch_id] for batch_id in made] == [[text] * 3 for text in texts]
+    rows = stand.query("SELECT DISTINCT position, model, family, now() - enqueued_at < interval '1 min' FROM task")
+    assert sorted(rows) == [(0, "qwen:a\\b", "qwen", True), (1, "gemini-2.5-flash", "gemini", True)]
+
+
+def test_a_bulk_submission_whose_connection_is_cut_stores_nothing(stand: Stand, db: Database) -> None:
+    plans = [plan(Request(prompt="p", models=["qwen"]), stand.settings)]
+    waiting = "SELECT pid FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
+    with stand.db() as other, stand.streams() as streams, ThreadPoolExecutor(1) as pool:
+        with other.transaction() as holder:
+            holder.exec_driver_sql("LOCK TABLE task IN ACCESS EXCLUSIVE MODE")
+            cut_off = pool.submit(lambda: list(submit_all(db, streams, plans)))
+            wait_for(lambda: stand.query(waiting), what="the submission at the lock")
+            stand.query(f"SELECT pg_terminate_backend(pid) FROM ({waiting}) AS w")
+            with pytest.raises(DatabaseUnavailable):
+                cut_off.result(30)
+        assert stand.query("SELECT count(*) FROM batch") == [(0,)]
+        assert [some.new for some in submit_all(db, streams, plans)] == [1]

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from shared.errors import UpstreamError
-from workers.answer import Collector, Piece
+from workers.answer import Collector, Piece, joined
 from workers.families.deepseek import ThinkSplitter, split_thinking
 from workers.families.gemini import REFUSALS, is_refusal
 from workers.sse import EventDecoder
@@ -60,6 +60,12 @@ def test_reasoning_content_is_kept_apart() -> None:
     assert list(collector.event(chunk(reasoning_content="hm"))) == [Piece("hm", reasoning=True)]
     collector.event(chunk(content="yes"))
     assert (collector.answer().text, collector.answer().reasoning) == ("yes", "hm")
+
+
+def test_pieces_of_one_packet_are_shown_as_one_and_reasoning_stays_apart() -> None:
+    came = [Piece("h", reasoning=True), Piece("m", reasoning=True), Piece("y"), Piece("es"), Piece("?", reasoning=True)]
+    assert list(joined(came)) == [Piece("hm", reasoning=True), Piece("yes"), Piece("?", reasoning=True)]
+    assert list(joined([])) == []
 
 
 @pytest.mark.parametrize(

@@ -19,7 +19,7 @@ from shared.errors import UsageFault
 from shared.ids import is_id, new_id, new_ordered_id, prefix_range
 from shared.migrations import HEAD
 from shared.options import parse_options
-from workers.reconciler import hint_is_gone_before
+from workers.reconciler import TICK_S, hint_is_gone_before, until_next_tick
 
 NOW = dt.datetime(2026, 1, 1, tzinfo=dt.timezone.utc)
 
@@ -117,6 +117,13 @@ def test_the_watermark_takes_the_clocks_difference_and_the_grace_out() -> None:
     assert backlog == NOW - dt.timedelta(seconds=65)
     future = hint_is_gone_before(safe_until=redis_now + dt.timedelta(days=1), grace_s=0.0, **times)
     assert future == NOW
+
+
+def test_the_reconciler_is_there_when_a_lease_ends() -> None:
+    assert until_next_tick(None) == TICK_S
+    assert until_next_tick(20.0) == TICK_S
+    assert 0.3 < until_next_tick(0.3) < 0.4
+    assert until_next_tick(-5.0) == TICK_S  # it may not be ended yet: no reason to hurry
 
 
 @pytest.mark.parametrize(
