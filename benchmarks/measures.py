@@ -242,6 +242,30 @@ def growth() -> None:
                   + ", ".join(f"{name} {ms:.2f}" for name, ms in used.items()), flush=True)  # fmt: skip
 
 
+def memory(calls: int = 3000, waiting: int = 30_000) -> None:
+    """What one held call costs the worker, and one waiting task the servers."""
+    with mock(8.0) as up, stage(up.url) as stand:
+        worker = stand.start_worker("-c", str(calls + 200))
+        before = now_mb(worker.pid)
+        with held_back(stand):
+            _load(stand, calls // 3)
+        wait_for(lambda: up.stats()["open_now"] == calls, what="the calls")
+        held_kb = 1024 * (now_mb(worker.pid) - before) / calls
+    with stage("http://127.0.0.1:9") as stand, stand.db() as db, stand.streams() as streams:
+        plans = [plan(Request(prompt="x", models=MODELS), stand.settings) for _ in range(waiting // 3)]
+        empty = streams.client.info("memory")["used_memory"], stand.query(_DATABASE_BYTES)[0][0]
+        for _ in submit_all(db, streams, plans):
+            pass
+        full = streams.client.info("memory")["used_memory"], stand.query(_DATABASE_BYTES)[0][0]
+        valkey, postgres = ((after - before) / waiting for before, after in zip(empty, full, strict=True))
+    print(f"memory: a held call {held_kb:.1f} KiB of the worker ({before:.0f} MiB without any); "
+          f"a waiting task {valkey:.0f} bytes of Valkey and {postgres:.0f} of the database on disk, "
+          "its third of a batch and a conversation included; for watchers see the measure gateway")  # fmt: skip
+
+
+_DATABASE_BYTES = "SELECT pg_database_size(current_database())"
+
+
 def _fill(stand: Stand, finished: int) -> None:
     if not finished:
         return
@@ -268,4 +292,5 @@ MEASURES = {
     "gateway": gateway,
     "bulk": bulk,
     "growth": growth,
+    "memory": memory,
 }
