@@ -225,7 +225,7 @@ def contest(rounds: int = 3, only: str = "") -> None:
 def _tried(measure: str, name: str, found: Found) -> None:
     try:
         MEASURES[measure](name, found)
-    except (AssertionError, OSError, ValueError, subprocess.SubprocessError) as error:
+    except (AssertionError, ImportError, OSError, ValueError, subprocess.SubprocessError) as error:
         found.missing.append(f"{measure.upper()} for {name}: {str(error)[:120]}")
 
 

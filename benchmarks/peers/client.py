@@ -53,6 +53,8 @@ async def main(name: str, what: str, amount: str) -> None:
     peer = import_module(f"benchmarks.peers.{name}_")
     await peer.start()
     await {"load": load, "rate": rate, "idle": idle}[what](peer, int(amount))
+    if hasattr(peer, "stop"):
+        await peer.stop()
 
 
 if __name__ == "__main__":

@@ -22,5 +22,9 @@ async def start() -> None:
     await worker.__aenter__()
 
 
+async def stop() -> None:
+    await worker.__aexit__(None, None, None)
+
+
 async def enqueue(tasks: Sequence[tuple[str, str, str]]) -> None:
     await worker.enqueue_many([job.enqueue(*task) for task in tasks])
