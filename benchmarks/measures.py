@@ -14,7 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from benchmarks.gateway import gateway
-from benchmarks.stage import all_done, cpu_s, held_back, mock, now_mb, peak_mb, server_pids, stage, upstream
+from benchmarks.stage import Upstream, all_done, cpu_s, held_back, mock, now_mb, peak_mb, server_pids, stage, upstream
 from shared.bulk import submit_all
 from shared.live import LiveReader
 from shared.submission import Request, plan, submit
@@ -78,18 +78,23 @@ def dispatch(asks: int = 200) -> None:
     """Idle system: from the submission's start to the upstream's having the request."""
     with mock() as up, stage(up.url) as stand:
         stand.start_worker()
-        waits = []
-        with stand.db() as db, stand.streams() as streams:
-            checked = plan(Request(prompt="hello", models=["qwen"]), stand.settings)
-            for _ in range(asks + 5):
-                began = time.monotonic()
-                submit(db, streams, checked)
-                time.sleep(0.05)
-                wait_for(lambda began=began: up.stats()["last_at"] > began, what="the call")
-                waits.append(up.stats()["last_at"] - began)
-        ms = sorted(wait * 1000 for wait in waits[5:])
+        ms = _dispatch_ms(stand, up, asks)
         print(f"dispatch: submit to upstream, {asks} single asks: p50 {statistics.median(ms):.1f} ms, "
               f"p99 {ms[int(len(ms) * 0.99)]:.1f} ms")  # fmt: skip
+
+
+def _dispatch_ms(stand: Stand, up: Upstream, asks: int) -> list[float]:
+    """Milliseconds from each of some asks to its call, in order of length; the first few are left out."""
+    waits = []
+    with stand.db() as db, stand.streams() as streams:
+        checked = plan(Request(prompt="hello", models=["qwen"]), stand.settings)
+        for _ in range(asks + 5):
+            began = time.monotonic()
+            submit(db, streams, checked)
+            time.sleep(0.05)
+            wait_for(lambda began=began: up.stats()["last_at"] > began, what="the call")
+            waits.append(up.stats()["last_at"] - began)
+    return sorted(wait * 1000 for wait in waits[5:])
 
 
 def outage(tasks: int = 1000, down_s: float = 60.0) -> None:
@@ -217,29 +222,40 @@ def bulk(prompts: int = 10_000) -> None:
 
 
 def growth() -> None:
-    """The rate with ever more waiting tasks and finished rows."""
+    """Idle dispatch, submission and the rate with ever more waiting tasks and finished rows."""
     with mock() as up, stage(up.url) as stand:
         for waiting, finished in ((1000, 0), (10_000, 0), (100_000, 0), (10_000, 1_000_000)):
-            stand.query("TRUNCATE batch, conversation CASCADE")
-            with stand.streams() as streams:
-                streams.client.flushall()
-            _fill(stand, finished)
-            worker = stand.start_worker("-c", "128")
-            with held_back(stand), stand.db() as db, stand.streams() as streams:
-                settings = stand.settings
-                plans = [plan(Request(prompt="x", models=MODELS), settings) for _ in range(waiting // 3)]
-                for _ in submit_all(db, streams, plans):
-                    pass
-                stand.query("ANALYZE")
-                pids = {**server_pids(stand.servers), "worker": worker.pid}
-                before = {name: cpu_s(pid) for name, pid in pids.items()}
-                calls = up.stats()["calls"]
-            wait_for(lambda calls=calls: up.stats()["calls"] - calls >= 900, what="900 calls")
-            done = up.stats()["calls"] - calls
-            used = {name: 1000 * (cpu_s(pid) - before[name]) / done for name, pid in pids.items()}
-            worker.kill()
-            print(f"growth: {waiting:,} waiting, {finished:,} finished: processor ms per task: "
-                  + ", ".join(f"{name} {ms:.2f}" for name, ms in used.items()), flush=True)  # fmt: skip
+            _grown(stand, up, waiting, finished)
+
+
+def _grown(stand: Stand, up: Upstream, waiting: int, finished: int) -> None:
+    stand.query("TRUNCATE batch, conversation CASCADE")
+    with stand.streams() as streams:
+        streams.client.flushall()
+    _fill(stand, finished)
+    worker = stand.start_worker("-c", "128")
+    idle = statistics.median(_dispatch_ms(stand, up, 60))
+    postgres = server_pids(stand.servers)["postgres"]
+    with held_back(stand), stand.db() as db, stand.streams() as streams:
+        checked = plan(Request(prompt="x", models=MODELS), stand.settings)
+        for _ in submit_all(db, streams, [checked] * (waiting // 3)):
+            pass
+        stand.query("ANALYZE")
+        own, server = time.process_time(), cpu_s(postgres)
+        for _ in range(300):
+            submit(db, streams, checked)
+        own, server = time.process_time() - own, cpu_s(postgres) - server
+        pids = {**server_pids(stand.servers), "worker": worker.pid}
+        before = {name: cpu_s(pid) for name, pid in pids.items()}
+        calls = up.stats()["calls"]
+    wait_for(lambda: up.stats()["calls"] - calls >= 1800, what="1,800 calls")
+    done = up.stats()["calls"] - calls
+    used = {name: 1000 * (cpu_s(pid) - before[name]) / done for name, pid in pids.items()}
+    worker.kill()
+    print(f"growth: {waiting:,} waiting, {finished:,} finished: processor ms per task "
+          + ", ".join(f"{name} {ms:.2f}" for name, ms in used.items())
+          + f", together {sum(used.values()):.2f}; per submission of three: client {own / 0.3:.2f}, "
+          f"postgres {server / 0.3:.2f}; idle dispatch before, p50 {idle:.1f} ms", flush=True)  # fmt: skip
 
 
 def memory(calls: int = 3000, waiting: int = 30_000) -> None:
