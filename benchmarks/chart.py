@@ -22,7 +22,7 @@ def draw(values: Mapping[str, Mapping[str, Sequence[float]]], path: Path) -> Non
         for name, value in medians.items():
             y += _ROW
             length = 0 if math.isnan(value) else _WIDTH * value / most
-            colour = "#2a7" if name == "aitask" else "#aaa"
+            colour = "#2a7" if name.startswith("aitask") else "#aaa"
             said = "not done" if math.isnan(value) else f"{value:.4g}"
             parts.append(f'<text x="{_LEFT - 8}" y="{y + 12}" text-anchor="end">{escape(name)}</text>')
             parts.append(f'<rect x="{_LEFT}" y="{y + 2}" width="{length:.0f}" height="12" fill="{colour}"/>')

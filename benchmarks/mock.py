@@ -1,6 +1,7 @@
 """The mock upstream of the load measures: answers every request alike, as cheaply as Python can.
 
-Usage: python -m benchmarks.mock READY_FILE [LATENCY_S]; a request with `"stream": true` is answered as a stream.
+Usage: python -m benchmarks.mock READY_FILE [LATENCY_S [whole]]; a request with `"stream": true` is answered as a
+stream, or refused by a mock that gives whole answers only.
 The simulator is for behaviour; it would cost more than the clients that are measured.
 """
 
@@ -50,8 +51,13 @@ def _plain() -> bytes:
     return _head("application/json", len(body)) + body
 
 
-def _head(kind: str, length: int) -> bytes:
-    return f"HTTP/1.1 200 OK\r\nContent-Type: {kind}\r\nContent-Length: {length}\r\n\r\n".encode()
+def _refusal() -> bytes:
+    body = b'{"error": {"message": "stream is not supported"}}'
+    return _head("application/json", len(body), "400 Bad Request") + body
+
+
+def _head(kind: str, length: int, status: str = "200 OK") -> bytes:
+    return f"HTTP/1.1 {status}\r\nContent-Type: {kind}\r\nContent-Length: {length}\r\n\r\n".encode()
 
 
 class Counts:
@@ -69,10 +75,11 @@ class Counts:
 class Connection(asyncio.Protocol):
     """One client's connection: requests with a Content-Length, one after another."""
 
-    STREAMED, PLAIN = _streamed(), _plain()
+    STREAMED, PLAIN, REFUSAL = _streamed(), _plain(), _refusal()
 
-    def __init__(self, latency_s: float) -> None:
+    def __init__(self, latency_s: float, whole: bool) -> None:
         self._latency_s = latency_s
+        self._stream = self.REFUSAL if whole else self.STREAMED
         self._data = b""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -105,7 +112,7 @@ class Connection(asyncio.Protocol):
         Counts.last_at = now
         Counts.open_now += 1
         Counts.open_most = max(Counts.open_most, Counts.open_now)
-        answer = self.STREAMED if b'"stream": true' in body or b'"stream":true' in body else self.PLAIN
+        answer = self._stream if b'"stream": true' in body or b'"stream":true' in body else self.PLAIN
         if self._latency_s:
             asyncio.get_running_loop().call_later(self._latency_s, self._answer, answer)
         else:
@@ -124,12 +131,12 @@ class Connection(asyncio.Protocol):
         self._transport.write(_head("application/json", len(body)) + body)
 
 
-async def serve(ready: Path, latency_s: float) -> None:
+async def serve(ready: Path, latency_s: float, whole: bool) -> None:
     """Serve until SIGTERM."""
     loop = asyncio.get_running_loop()
     stop = asyncio.Event()
     loop.add_signal_handler(signal.SIGTERM, stop.set)
-    server = await loop.create_server(lambda: Connection(latency_s), "127.0.0.1", 0, backlog=8192)
+    server = await loop.create_server(lambda: Connection(latency_s, whole), "127.0.0.1", 0, backlog=8192)
     partial = ready.with_suffix(".part")
     partial.write_text(json.dumps({"port": server.sockets[0].getsockname()[1], "pid": os.getpid()}))
     partial.rename(ready)
@@ -137,4 +144,4 @@ async def serve(ready: Path, latency_s: float) -> None:
 
 
 if __name__ == "__main__":
-    asyncio.run(serve(Path(sys.argv[1]), float(sys.argv[2]) if len(sys.argv) > 2 else 0.0))
+    asyncio.run(serve(Path(sys.argv[1]), float(sys.argv[2]) if len(sys.argv) > 2 else 0.0, "whole" in sys.argv[3:]))

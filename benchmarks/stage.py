@@ -40,9 +40,10 @@ def upstream(*arguments: str) -> Iterator[Upstream]:
 
 
 @contextlib.contextmanager
-def mock(latency_s: float = 0.0) -> Iterator[Upstream]:
-    """Run the mock upstream: for measures of load."""
-    with _serving(lambda ready: [sys.executable, "-m", "benchmarks.mock", ready, str(latency_s)]) as made:
+def mock(latency_s: float = 0.0, *, whole: bool = False) -> Iterator[Upstream]:
+    """Run the mock upstream: for measures of load. `whole`: it refuses to stream."""
+    told = [str(latency_s), *(["whole"] if whole else [])]
+    with _serving(lambda ready: [sys.executable, "-m", "benchmarks.mock", ready, *told]) as made:
         yield made
 
 
