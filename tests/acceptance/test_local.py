@@ -23,6 +23,12 @@ import pytest
 from tests.stand import COMMAND, Result, aitask, wait_for
 
 
+def _as_a_login_does() -> None:
+    """Take the terminal as one's own, and Ctrl-C at its word: a suite started in the background ignores it."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+
+
 class Terminal:
     """The installed command on a pseudo-terminal of a given size."""
 
@@ -31,7 +37,7 @@ class Terminal:
         fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", lines, columns, 0, 0))
         self.process = subprocess.Popen(
             [str(COMMAND), *arguments], env={**env, "TERM": "xterm"}, stdin=slave, stdout=slave, stderr=slave,
-            start_new_session=True, preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),
+            start_new_session=True, preexec_fn=_as_a_login_does,
         )  # fmt: skip
         os.close(slave)
         self.seen = ""
