@@ -129,6 +129,8 @@ class Streams:
         commands: list[Any] = [
             ("XADD", stream_name(self.namespace, family), "*", FIELD, task_id) for family, task_id in hints
         ]
+        if not commands:
+            return
         pool = self.client.connection_pool
         with translating():
             connection: Any = pool.get_connection()

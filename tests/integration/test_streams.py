@@ -213,3 +213,10 @@ def test_live_output_keeps_the_tail_of_what_is_too_long(stand: Stand) -> None:
     assert text.endswith("THE END")
     assert len(text) <= 1 << 20
     reader.close()
+
+
+def test_no_hints_need_no_redis_and_some_say_that_it_is_away() -> None:
+    away = Streams("redis://127.0.0.1:9", namespace="n")
+    away.send([])
+    with pytest.raises(HintsUnavailable):
+        away.send([("qwen", new_ordered_id())])
