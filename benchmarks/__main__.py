@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 
 from benchmarks.contest import contest
@@ -11,6 +12,8 @@ from benchmarks.stage import versions
 
 def main() -> None:
     """Run measures one after another and print what they found."""
+    # Ended from outside, it still ends the servers and workers that it started.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     if sys.argv[1:2] == ["contest"]:
         print(versions(), flush=True)
         contest(int(sys.argv[2]) if len(sys.argv) > 2 else 3, sys.argv[3] if len(sys.argv) > 3 else "")

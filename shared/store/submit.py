@@ -138,19 +138,23 @@ def _submit_many(db: Database, many: Sequence[Bulk]) -> list[str]:
 def _write_many(connection: sa.Connection, many: Sequence[Bulk]) -> None:
     batches = [one.batch for one in many]
     columns: tuple[str, ...] = ("id", "title")
-    _copy(connection, "conversation", columns, [(o.conversation_id, _said(_title(o.batch.prompt))) for o in many])
+    _copy(connection, "conversation", columns, [(o.conversation_id, _escaped(_title(o.batch.prompt))) for o in many])
     columns = ("id", "conversation_id", "prompt", "system", "options", "idempotency_key", "request_hash")
     rows: list[tuple[str, ...]] = [
         (
-            *(one.batch.id, one.conversation_id, _said(one.batch.prompt), _said(one.batch.system)),
-            *(_said(json.dumps(one.batch.options)), _said(one.batch.idempotency_key), _said(one.batch.request_hash)),
+            *(one.batch.id, one.conversation_id, _escaped(one.batch.prompt), _escaped(one.batch.system)),
+            *(
+                _escaped(json.dumps(one.batch.options)),
+                _escaped(one.batch.idempotency_key),
+                _escaped(one.batch.request_hash),
+            ),
         )
         for one in many
     ]
     _copy(connection, "batch", columns, rows)
     columns = ("id", "batch_id", "position", "model", "family", "enqueued_at")
     rows = [
-        (task.id, batch.id, str(position), _said(task.model), task.family, "now")
+        (task.id, batch.id, str(position), _escaped(task.model), task.family, "now")
         for batch in batches
         for position, task in enumerate(batch.tasks)
     ]
@@ -171,7 +175,7 @@ def _copy(connection: sa.Connection, table: str, columns: Sequence[str], rows: S
         cursor.copy_expert(f"COPY {table} ({', '.join(columns)}) FROM STDIN", lines, size=_COPY_CHARS)
 
 
-def _said(text: str | None) -> str:
+def _escaped(text: str | None) -> str:
     """A text as COPY takes it."""
     return _COPY_NULL if text is None else text.translate(_COPY_ESCAPES)
 
