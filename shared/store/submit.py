@@ -140,17 +140,11 @@ def _write_many(connection: sa.Connection, many: Sequence[Bulk]) -> None:
     columns: tuple[str, ...] = ("id", "title")
     _copy(connection, "conversation", columns, [(o.conversation_id, _escaped(_title(o.batch.prompt))) for o in many])
     columns = ("id", "conversation_id", "prompt", "system", "options", "idempotency_key", "request_hash")
-    rows: list[tuple[str, ...]] = [
-        (
-            *(one.batch.id, one.conversation_id, _escaped(one.batch.prompt), _escaped(one.batch.system)),
-            *(
-                _escaped(json.dumps(one.batch.options)),
-                _escaped(one.batch.idempotency_key),
-                _escaped(one.batch.request_hash),
-            ),
-        )
-        for one in many
-    ]
+    rows: list[tuple[str, ...]] = []
+    for one in many:
+        new = one.batch
+        texts = (new.prompt, new.system, json.dumps(new.options), new.idempotency_key, new.request_hash)
+        rows.append((new.id, one.conversation_id, *map(_escaped, texts)))
     _copy(connection, "batch", columns, rows)
     columns = ("id", "batch_id", "position", "model", "family", "enqueued_at")
     rows = [
