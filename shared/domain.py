@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from enum import Enum, IntEnum
 from typing import Any
 
+from shared.columns import Result
+
 
 class TaskStatus(IntEnum):
     """A task's status, stored and served as these integers."""
@@ -64,9 +66,9 @@ class NewBatch:
     request_hash: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class TaskView:
-    """One task as people and programs see it. Times are aware, durations in seconds."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TaskView(Result):
+    """One task as people and programs see it, with its result's columns. Times are aware, durations in seconds."""
 
     id: str
     batch_id: str
@@ -82,17 +84,6 @@ class TaskView:
     lease_left_s: float | None
     worker: str | None
     running_s: float | None
-    cost_time_s: float | None
-    first_token_s: float | None
-    response_text: str | None
-    reasoning_text: str | None
-    error_kind: str | None
-    error_msg: str | None
-    http_status: int | None
-    prompt_tokens: int | None
-    completion_tokens: int | None
-    finish_reason: str | None
-    upstream_model: str | None
     finished_at: dt.datetime | None
 
 
@@ -159,7 +150,7 @@ class Claimed:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Finished:
+class Finished(Result):
     """What became of one attempt, on its way to the recorder.
 
     `status` is SUCCESS, FAILED, or PENDING for a retry or a hand-back; `run_in_s` counts from the database's now.
@@ -173,17 +164,6 @@ class Finished:
     run_in_s: float = 0.0
     counts_failure: bool = False
     counts_bad_answer: bool = False
-    response_text: str | None = None
-    reasoning_text: str | None = None
-    error_kind: str | None = None
-    error_msg: str | None = None
-    http_status: int | None = None
-    cost_time_s: float | None = None
-    first_token_s: float | None = None
-    prompt_tokens: int | None = None
-    completion_tokens: int | None = None
-    finish_reason: str | None = None
-    upstream_model: str | None = None
 
     @property
     def text_bytes(self) -> int:

@@ -5,7 +5,17 @@ from __future__ import annotations
 import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import ARRAY, JSONB, UUID
 
+from shared.columns import RESULT
+
 metadata = sa.MetaData()
+_TYPES = {
+    "text": sa.Text,
+    "smallint": sa.SmallInteger,
+    "integer": sa.Integer,
+    "double precision": sa.Double,
+    "boolean": sa.Boolean,
+    "jsonb": JSONB,
+}
 _now = sa.text("now()")
 
 
@@ -66,17 +76,7 @@ task = sa.Table(
     _time("first_claimed_at"),
     _time("deadline_at"),
     _time("finished_at"),
-    sa.Column("response_text", sa.Text),
-    sa.Column("reasoning_text", sa.Text),
-    sa.Column("error_kind", sa.Text),
-    sa.Column("error_msg", sa.Text),
-    sa.Column("http_status", sa.SmallInteger),
-    sa.Column("cost_time_s", sa.Double),
-    sa.Column("first_token_s", sa.Double),
-    sa.Column("prompt_tokens", sa.Integer),
-    sa.Column("completion_tokens", sa.Integer),
-    sa.Column("finish_reason", sa.Text),
-    sa.Column("upstream_model", sa.Text),
+    *(sa.Column(column.name, _TYPES[column.kind]) for column in RESULT),
     sa.Index("task_by_batch", "batch_id", "position"),
     # Only unfinished rows are ever searched for by state, so these stay small whatever the history.
     sa.Index("task_pending", "family", "enqueued_at", postgresql_where=sa.text("status = 0")),

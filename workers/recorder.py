@@ -7,6 +7,7 @@ import logging
 from dataclasses import replace
 from typing import Any
 
+from shared.columns import TEXTS
 from shared.domain import Finished, TaskStatus
 from shared.errors import AitaskError, HintsUnavailable
 from shared.store import work
@@ -139,7 +140,7 @@ class Recorder:
 def _storable(result: Finished) -> Finished:
     """Make every text one that PostgreSQL takes."""
     texts: dict[str, Any] = {}
-    for name in ("response_text", "reasoning_text", "error_msg", "finish_reason", "upstream_model"):
+    for name in TEXTS:
         said = getattr(result, name)
         if said is not None and not is_storable(said):
             texts[name] = storable(said)

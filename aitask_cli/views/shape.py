@@ -6,6 +6,7 @@ import json
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from shared import columns
 from shared.domain import AttemptView, BatchLine, BatchView, Pause, TaskView, WorkerView
 from shared.families import Family
 
@@ -52,17 +53,7 @@ def task(view: TaskView) -> dict[str, Any]:
         "attempt": view.attempt,
         "failures": view.failures,
         "rescues": view.rescues,
-        "response_text": view.response_text,
-        "reasoning_text": view.reasoning_text,
-        "error_kind": view.error_kind,
-        "error_msg": view.error_msg,
-        "http_status": view.http_status,
-        "cost_time": view.cost_time_s,
-        "first_token": view.first_token_s,
-        "prompt_tokens": view.prompt_tokens,
-        "completion_tokens": view.completion_tokens,
-        "finish_reason": view.finish_reason,
-        "upstream_model": view.upstream_model,
+        **columns.as_json(view),
         "again_in": round(view.run_in_s, 3) if view.status == 0 and view.run_in_s > 0 else None,
         "worker": view.worker,
         "finished_at": view.finished_at.isoformat() if view.finished_at else None,

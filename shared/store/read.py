@@ -6,16 +6,15 @@ from collections.abc import Collection, Sequence
 
 import sqlalchemy as sa
 
+from shared.columns import RESULT
 from shared.domain import AttemptView, BatchLine, BatchView, TaskState, TaskStatus, TaskView
 from shared.errors import NotFound, UsageFault
 from shared.ids import prefix_range
 from shared.store.engine import Database, utc
 
-_TASK = """
+_TASK = f"""
 SELECT t.id::text, t.batch_id::text, t.position, t.model, t.family, t.status, t.attempt, t.failures, t.rescues,
-       b.created_at, t.worker, t.cost_time_s, t.first_token_s, t.response_text, t.reasoning_text,
-       t.error_kind, t.error_msg, t.http_status, t.prompt_tokens, t.completion_tokens, t.finish_reason,
-       t.upstream_model, t.finished_at,
+       b.created_at, t.worker, t.finished_at, {", ".join(f"t.{column.name}" for column in RESULT)},
        extract(epoch FROM t.run_at - now())::float AS run_in_s,
        extract(epoch FROM t.lease_until - now())::float AS lease_left_s,
        CASE WHEN t.status = 3 THEN extract(epoch FROM now() - t.started_at)::float END AS running_s

@@ -7,6 +7,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
+from shared.columns import RESULT
 from shared.domain import Claimed, Finished, HintFate, TaskStatus
 from shared.store.engine import Database, Prepared
 
@@ -112,25 +113,16 @@ RETURNING t.id::text
     lease_s="double precision",
 )
 
-_COLUMNS = {
+# What an attempt says of its task besides the result's own columns.
+_VERDICT = {
     "status": "smallint",
     "outcome": "text",
     "run_in_s": "double precision",
     "counts_failure": "boolean",
     "counts_bad_answer": "boolean",
-    "response_text": "text",
-    "reasoning_text": "text",
-    "error_kind": "text",
-    "error_msg": "text",
-    "http_status": "smallint",
-    "cost_time_s": "double precision",
-    "first_token_s": "double precision",
-    "prompt_tokens": "integer",
-    "completion_tokens": "integer",
-    "finish_reason": "text",
-    "upstream_model": "text",
 }
-_ALL = {"id": "uuid", "attempt": "integer", **_COLUMNS}
+_RESULT = {column.name: column.kind for column in RESULT}
+_ALL = {"id": "uuid", "attempt": "integer", **_VERDICT, **_RESULT}
 
 # Rows are locked in id order first: two recorders that write the same rows in different order would deadlock.
 _RECORD = Prepared(
@@ -151,11 +143,7 @@ WITH result AS MATERIALIZED (
         enqueued_at = NULL,
         lease_until = NULL,
         finished_at = CASE WHEN r.status = 0 THEN NULL ELSE now() END,
-        response_text = r.response_text, reasoning_text = r.reasoning_text,
-        error_kind = r.error_kind, error_msg = r.error_msg, http_status = r.http_status,
-        cost_time_s = r.cost_time_s, first_token_s = r.first_token_s,
-        prompt_tokens = r.prompt_tokens, completion_tokens = r.completion_tokens,
-        finish_reason = r.finish_reason, upstream_model = r.upstream_model
+        {", ".join(f"{name} = r.{name}" for name in _RESULT)}
     FROM result r, held
     WHERE t.id = held.id AND t.id = r.id AND t.attempt = r.attempt AND t.status + 0 = 3
     RETURNING t.id, t.attempt, t.worker, t.started_at, r.outcome, r.error_kind, r.error_msg, r.http_status
@@ -224,11 +212,7 @@ def record(db: Database, results: Sequence[Finished]) -> set[str]:
         UnstorableData: some row's data was refused; nothing was written.
         DatabaseUnavailable: nothing was written, or the commit's outcome is unknown; repeating is safe.
     """
-    columns: dict[str, list[Any]] = {
-        "id": [r.id for r in results],
-        "attempt": [r.attempt for r in results],
-        **{name: [getattr(r, name) for r in results] for name in _COLUMNS},
-    }
+    columns: dict[str, list[Any]] = {name: [getattr(r, name) for r in results] for name in _ALL}
     columns["status"] = [int(r.status) for r in results]
     return {task_id for (task_id,) in db.run(_RECORD, **columns)}
 

@@ -12,7 +12,9 @@ import sqlalchemy as sa
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 
+from aitask_cli.views import shape
 from shared.bulk import submit_all
+from shared.columns import RESULT
 from shared.domain import Claimed, Finished, HintFate, TaskStatus
 from shared.errors import DatabaseUnavailable, NotFound, SchemaMismatch, UsageFault
 from shared.migrations import HEAD
@@ -293,3 +295,17 @@ def test_a_bulk_submission_whose_connection_is_cut_stores_nothing(stand: Stand, 
                 cut_off.result(30)
         assert stand.query("SELECT count(*) FROM batch") == [(0,)]
         assert [some.new for some in submit_all(db, streams, plans)] == [1]
+
+
+_SAMPLES = {"text": "ä", "smallint": 200, "integer": 7, "double precision": 1.5, "boolean": True, "jsonb": {"a": 1}}
+
+
+def test_every_column_that_a_worker_fills_is_written_read_and_shown(stand: Stand, db: Database) -> None:
+    made = stand.submit("hello", "qwen")
+    task = claim_one(db, made.task_ids[0])
+    said = {column.name: _SAMPLES[column.kind] for column in RESULT}
+    finished = Finished(id=task.id, attempt=task.attempt, status=TaskStatus.SUCCESS, outcome="answered", **said)
+    assert work.record(db, [finished]) == {task.id}
+    (view,) = read.batch(db, made.batch_id).tasks
+    assert {column.name: getattr(view, column.name) for column in RESULT} == said
+    assert shape.task(view).items() >= {column.json: said[column.name] for column in RESULT}.items()
