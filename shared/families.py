@@ -6,11 +6,13 @@ import re
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from typing import Any
+from urllib.parse import urlsplit, urlunsplit
 
 from shared.errors import UnknownModel, UsageFault
 
 MAX_MODEL_CHARS = 200
 _NAME = re.compile(r"[a-z][a-z0-9_-]{0,30}")
+_CHAT = "/chat/completions"
 _MODEL = re.compile(r"[^\s\x00-\x1f\x7f-\x9f,]+")
 
 
@@ -165,18 +167,22 @@ def _fits(model: str, patterns: tuple[str, ...]) -> bool:
 
 
 def chat_url(endpoint: str) -> str:
-    """Return the chat completions URL for an endpoint given as a host, a version root or the full path."""
-    return _joined(endpoint, "chat/completions")
+    """Return the chat completions URL of an endpoint.
+
+    One that ends in `/chat/completions` is taken as given; another path gets that appended, only a bare host `/v1`
+    before it. A query (Azure's `api-version`) stays at the end.
+    """
+    parts = urlsplit(endpoint)
+    if not parts.path.rstrip("/").endswith(_CHAT):
+        parts = parts._replace(path=_root(parts.path) + _CHAT)
+    return urlunsplit(parts._replace(fragment=""))
 
 
 def models_url(endpoint: str) -> str:
-    """Return the URL of the endpoint's model list."""
-    return _joined(endpoint, "models")
+    """Return the URL of the endpoint's model list, which lies beside the chat completions."""
+    parts = urlsplit(endpoint)
+    return urlunsplit(parts._replace(path=_root(parts.path.rstrip("/").removesuffix(_CHAT)) + "/models", fragment=""))
 
 
-def _joined(endpoint: str, path: str) -> str:
-    base = endpoint.rstrip("/").removesuffix("/chat/completions")
-    last = base.rsplit("/", 1)[-1]
-    if not re.fullmatch(r"v\d\w*|openai", last):
-        base += "/v1"
-    return f"{base}/{path}"
+def _root(path: str) -> str:
+    return path.rstrip("/") or "/v1"

@@ -68,14 +68,29 @@ def test_models_are_split_at_commas_and_blanks_dropped() -> None:
 
 
 @pytest.mark.parametrize(
-    ("endpoint", "url"),
+    ("endpoint", "url", "models"),
     [
-        ("http://localhost:11434", "http://localhost:11434/v1/chat/completions"),
-        ("http://h/v1/", "http://h/v1/chat/completions"),
-        ("http://h/v1beta/openai", "http://h/v1beta/openai/chat/completions"),
-        ("http://h/api/v1/chat/completions", "http://h/api/v1/chat/completions"),
+        ("http://localhost:11434", "http://localhost:11434/v1/chat/completions", "http://localhost:11434/v1/models"),
+        ("http://localhost:11434/", "http://localhost:11434/v1/chat/completions", "http://localhost:11434/v1/models"),
+        ("http://h/v1/", "http://h/v1/chat/completions", "http://h/v1/models"),
+        ("http://h/v1beta/openai", "http://h/v1beta/openai/chat/completions", "http://h/v1beta/openai/models"),
+        ("http://h/api/v1/chat/completions", "http://h/api/v1/chat/completions", "http://h/api/v1/models"),
+        ("http://h/chat/completions", "http://h/chat/completions", "http://h/v1/models"),
+        # Open WebUI, GitHub Models, Cloudflare's gateway, Databricks: roots that no version ends.
+        ("http://h/api", "http://h/api/chat/completions", "http://h/api/models"),
+        ("http://h/api/chat/completions", "http://h/api/chat/completions", "http://h/api/models"),
+        ("http://h/inference", "http://h/inference/chat/completions", "http://h/inference/models"),
+        ("http://h/v1/a/g/compat", "http://h/v1/a/g/compat/chat/completions", "http://h/v1/a/g/compat/models"),
+        ("http://h/serving-endpoints", "http://h/serving-endpoints/chat/completions", "http://h/serving-endpoints/models"),
+        # Azure: the query stays at the end.
+        (
+            "http://h/openai/deployments/d/chat/completions?api-version=1",
+            "http://h/openai/deployments/d/chat/completions?api-version=1",
+            "http://h/openai/deployments/d/models?api-version=1",
+        ),
+        ("http://h/models?api-version=1", "http://h/models/chat/completions?api-version=1", "http://h/models/models?api-version=1"),
+        ("http://h?key=1", "http://h/v1/chat/completions?key=1", "http://h/v1/models?key=1"),
     ],
-)
-def test_an_endpoint_may_be_given_as_host_root_or_full_path(endpoint: str, url: str) -> None:
-    assert chat_url(endpoint) == url
-    assert models_url(endpoint) == url.replace("chat/completions", "models")
+)  # fmt: skip
+def test_an_endpoint_s_own_path_and_query_are_kept(endpoint: str, url: str, models: str) -> None:
+    assert (chat_url(endpoint), models_url(endpoint)) == (url, models)
