@@ -1,9 +1,10 @@
-"""The heartbeat: a thread of its own that extends leases, renews hints and tells the loop what it has lost."""
+"""The heartbeat: by the clock, on a thread and a connection of its own; beside it the look-out, which may be late."""
 
 from __future__ import annotations
 
 import logging
 import threading
+import time
 from collections.abc import Callable, Mapping
 
 from shared.errors import AitaskError, HintsUnavailable
@@ -16,14 +17,85 @@ log = logging.getLogger("aitask.heartbeat")
 
 # How often pauses are looked up: an operator should not wait for a third of a lease to see one work.
 LOOK_S = 1.0
+# A beat that failed is tried again at once, then this often: each miss brings the leases nearer to their end.
+AGAIN_S = 0.2
+# A row that somebody has locked can't be extended; it must be as soon as it is free.
+LOCKED_AGAIN_S = 0.1
 
 
 class Heartbeat:
-    """Beats every third of the lease, whatever the event loop is doing.
+    """Extends leases every third of the lease, whatever the event loop, Redis or another connection is doing.
 
     Args:
+        db: a connection of its own.
         report: makes the worker's row.
         lost: told the fences whose lease is gone, on this thread.
+    """
+
+    def __init__(
+        self,
+        db: Database,
+        holdings: Holdings,
+        *,
+        lease_s: float,
+        report: Callable[[], fleet.WorkerReport],
+        lost: Callable[[list[tuple[str, int]]], None],
+    ) -> None:
+        self._db = db
+        self._holdings = holdings
+        self._lease_s = lease_s
+        self._report = report
+        self._lost = lost
+        self._stop = threading.Event()
+        self._failures = 0
+
+    def stop(self) -> None:
+        self._stop.set()
+
+    def run(self) -> None:
+        """Beat until stopped, each beat a third of a lease after the last one's beginning."""
+        while not self._stop.is_set():
+            began = time.monotonic()
+            wait_s = self._beat_once()
+            self._stop.wait(max(0.0, began + wait_s - time.monotonic()))
+
+    def _beat_once(self) -> float:
+        """Beat. Returns how long after its beginning the next one is due, in seconds."""
+        every_s = self._lease_s / 3
+        try:
+            locked = self.beat()
+        except AitaskError as error:
+            # The reconciler ends no lease for a while after an outage of the database itself.
+            if self._failures == 0:
+                log.warning("no heartbeat: %s", error.message)
+            self._failures += 1
+            return 0.0 if self._failures == 1 else min(AGAIN_S, every_s)
+        self._failures = 0
+        return min(LOCKED_AGAIN_S, every_s) if locked else every_s
+
+    def beat(self) -> int:
+        """Extend every held lease, also those of finished calls whose result is not recorded yet.
+
+        Returns how many could not be extended because somebody has their rows locked.
+        """
+        held = self._holdings.snapshot()
+        # Held in id order, as every statement locks rows.
+        extended = work.heartbeat(self._db, sorted(h.fence for h in held), lease_s=self._lease_s)
+        missing = [h.fence for h in held if h.task.id not in extended]
+        locked = work.still_held(self._db, missing) if missing else set()
+        # What was recorded while the statements ran is not lost.
+        still = {h.fence for h in self._holdings.snapshot()} if missing else set()
+        lost = [fence for fence in missing if fence[0] not in locked and fence in still]
+        if lost:
+            self._lost(lost)
+        fleet.report(self._db, self._report())
+        return len(locked & {task_id for task_id, _ in still})
+
+
+class LookOut:
+    """What is due now and then and may be late: which families are paused, and the idle time of held entries.
+
+    Args:
         paused: told the paused families and why, on this thread.
     """
 
@@ -35,8 +107,6 @@ class Heartbeat:
         *,
         consumer: str,
         lease_s: float,
-        report: Callable[[], fleet.WorkerReport],
-        lost: Callable[[list[tuple[str, int]]], None],
         paused: Callable[[Mapping[str, str]], None],
     ) -> None:
         self._db = db
@@ -44,58 +114,42 @@ class Heartbeat:
         self._holdings = holdings
         self._consumer = consumer
         self._lease_s = lease_s
-        self._report = report
-        self._lost = lost
         self._paused = paused
         self._stop = threading.Event()
-
-    def start(self) -> None:
-        threading.Thread(target=self._run, name="aitask-heartbeat", daemon=True).start()
 
     def stop(self) -> None:
         self._stop.set()
 
-    def _run(self) -> None:
-        every = self._lease_s / 3
-        step = min(LOOK_S, every)
-        since_beat = every
+    def run(self) -> None:
+        """Look and renew until stopped."""
+        renew_at = time.monotonic()
         while True:
             try:
                 self.look()
-                if since_beat >= every:
-                    since_beat = 0.0
-                    self.beat()
             except AitaskError as error:
-                # The reconciler ends no lease for a while after an outage, so nothing is lost by waiting.
-                log.warning("no heartbeat: %s", error.message)
-            if self._stop.wait(step):
+                log.debug("pauses can't be looked up: %s", error.message)
+            if time.monotonic() >= renew_at:
+                renew_at = time.monotonic() + self._lease_s / 3
+                self.renew()
+            if self._stop.wait(min(LOOK_S, self._lease_s / 3)):
                 return
-            since_beat += step
 
     def look(self) -> None:
         """Look up which families are paused."""
         self._paused({pause.family: pause.reason for pause in fleet.pauses(self._db)})
 
-    def beat(self) -> None:
-        """Extend every held lease, also those of finished calls whose result is not recorded yet."""
-        fleet.report(self._db, self._report())
-        held = self._holdings.snapshot()
-        # Held in id order, as every statement locks rows.
-        kept = work.heartbeat(self._db, sorted(h.fence for h in held), lease_s=self._lease_s)
-        # What was recorded while the statement ran is not lost.
-        still = {h.fence for h in self._holdings.snapshot()}
-        lost = [h.fence for h in held if h.task.id not in kept and h.fence in still]
-        if lost:
-            self._lost(lost)
+    def renew(self) -> None:
+        """Set the idle time of the held entries back, so that nobody takes them over."""
         try:
-            self._renew([h for h in held if h.task.id in kept])
+            for family, entries in _entries(self._holdings.snapshot()).items():
+                self._streams.renew(family, self._consumer, entries)
         except HintsUnavailable:
             log.debug("hints could not be renewed")
 
-    def _renew(self, held: list[Holding]) -> None:
-        by_family: dict[str, list[str]] = {}
-        for holding in held:
-            if holding.hint is not None:
-                by_family.setdefault(holding.hint.family, []).append(holding.hint.entry_id)
-        for family, entries in by_family.items():
-            self._streams.renew(family, self._consumer, entries)
+
+def _entries(held: list[Holding]) -> dict[str, list[str]]:
+    by_family: dict[str, list[str]] = {}
+    for holding in held:
+        if holding.hint is not None and not holding.lost:
+            by_family.setdefault(holding.hint.family, []).append(holding.hint.entry_id)
+    return by_family

@@ -6,6 +6,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Awaitable, Callable, Iterable
+from dataclasses import dataclass
 from functools import partial
 from typing import Any, TypeVar
 
@@ -23,7 +24,11 @@ log = logging.getLogger("aitask.intake")
 # Redis may blink; only after this long is the database asked directly, and then this often.
 AWAY_S = 2.0
 POLL_S = 0.5
+# A row that is merely locked is set aside and tried again after so long, twice as long each time.
 LOCKED_RETRY_S = 0.05
+LOCKED_RETRY_MOST_S = 1.0
+# Of more the entries stay pending, to be taken over after a lease.
+MOST_ASIDE = 1000
 # Under load slots come free one by one; to fill them by the dozen costs a tenth, and waits at most this long.
 GATHER_S = 0.01
 GATHER_PART = 4
@@ -35,6 +40,15 @@ _TAKE_OVER_MOST = 100
 
 T = TypeVar("T")
 Start = Callable[[Claimed, "Hint | None"], None]
+
+
+@dataclass(frozen=True, slots=True)
+class _Aside:
+    """A hint whose row was locked, when it is tried again (monotonic), and how long it waited for that."""
+
+    hint: Hint
+    at: float
+    after_s: float
 
 
 class Intake:
@@ -74,6 +88,7 @@ class Intake:
         self._changed = asyncio.Event()
         self._cursors = dict.fromkeys(families, "0-0")
         self._claim_lock = asyncio.Lock()
+        self._aside: dict[str, _Aside] = {}
 
     def stop(self) -> None:
         """Take nothing more."""
@@ -153,7 +168,7 @@ class Intake:
             await self._wait(0.02 if began >= min(each, MOST_CLAIMED) else POLL_S)
 
     async def take(self, hints: list[Hint]) -> None:
-        """Claim what these hints name; every hint ends claimed, discarded, buried or handed on."""
+        """Claim what these hints name; every hint ends claimed, set aside, discarded, buried or handed on."""
         nameless = [hint for hint in hints if hint.task_id is None]
         named: dict[str, Hint] = {}
         spare = []
@@ -161,24 +176,64 @@ class Intake:
             if hint.task_id is not None and named.setdefault(hint.task_id, hint) is not hint:
                 spare.append(hint)
         await self._quietly(self._hints.bury(nameless, reason="names no task"))
+        await self._quietly(self._hints.discard(spare))
         while named and not self._stopping:
-            result = await self._claiming(partial(work.claim, self._db, list(named), **self._terms()))
-            if result is None:
-                await self._wait(_DATABASE_RETRY_S)
-                continue
-            claimed, fates = result
-            self._begin((task, named.pop(task.id)) for task in claimed)
-            done = [named.pop(task_id) for task_id, fate in fates.items() if fate is HintFate.DONE]
-            unknown = [named.pop(task_id) for task_id, fate in fates.items() if fate is HintFate.UNKNOWN]
-            await self._quietly(self._hints.discard(done + spare))
-            await self._quietly(self._hints.bury(unknown, reason="no such task"))
-            spare = []
-            if named:
-                await asyncio.sleep(LOCKED_RETRY_S)
-        # Stopped in between: others get these at once instead of after a lease.
-        rest = list(named.values())
+            if await self._claim(named):
+                self._set_aside(named)
+                return
+            await self._wait(_DATABASE_RETRY_S)
+        await self._hand_on(named)
+
+    async def _claim(self, named: dict[str, Hint]) -> bool:
+        """Claim what these hints name; those whose rows are locked are left in it. Returns False without a database."""
+        result = await self._claiming(partial(work.claim, self._db, list(named), **self._terms()))
+        if result is None:
+            return False
+        claimed, fates = result
+        self._begin((task, named.pop(task.id)) for task in claimed)
+        done = [named.pop(task_id) for task_id, fate in fates.items() if fate is HintFate.DONE]
+        unknown = [named.pop(task_id) for task_id, fate in fates.items() if fate is HintFate.UNKNOWN]
+        await self._quietly(self._hints.discard(done))
+        await self._quietly(self._hints.bury(unknown, reason="no such task"))
+        return True
+
+    def _set_aside(self, locked: dict[str, Hint], *, after_s: float = LOCKED_RETRY_S) -> None:
+        """Keep hints whose rows somebody else has locked for later: the reader goes on."""
+        for task_id, hint in locked.items():
+            if len(self._aside) < MOST_ASIDE:
+                self._aside.setdefault(task_id, _Aside(hint, time.monotonic() + after_s, after_s))
+
+    async def retry_locked(self) -> None:
+        """Try again, for ever, what was set aside, as slots allow."""
+        while not self._stopping:
+            await asyncio.sleep(LOCKED_RETRY_S)
+            due = self._due_aside()
+            for task_id in due:
+                del self._aside[task_id]
+            named = {task_id: aside.hint for task_id, aside in due.items()}
+            if named and await self._claim(named):
+                due = {task_id: due[task_id] for task_id in named}
+            for task_id, aside in due.items():
+                after_s = min(LOCKED_RETRY_MOST_S, 2 * aside.after_s)
+                self._set_aside({task_id: aside.hint}, after_s=after_s)
+        await self._hand_on({task_id: aside.hint for task_id, aside in self._aside.items()})
+
+    def _due_aside(self) -> dict[str, _Aside]:
+        """What may be tried again now: its time has come and its family has room."""
+        now = time.monotonic()
+        room = {family: self._gate.room(family) for family in self._families}
+        due: dict[str, _Aside] = {}
+        for task_id, aside in list(self._aside.items()):
+            family = aside.hint.family
+            if aside.at <= now and room.get(family, 0) > 0 and len(due) < self._gate.slots - self._gate.running:
+                room[family] -= 1
+                due[task_id] = aside
+        return due
+
+    async def _hand_on(self, named: dict[str, Hint]) -> None:
+        """Stopped in between: others get these at once instead of after a lease."""
         resend = [(hint.family, task_id) for task_id, hint in named.items()]
-        await self._quietly(self._hints.discard(rest, resend=resend))
+        await self._quietly(self._hints.discard(list(named.values()), resend=resend))
 
     async def _claiming(self, function: Callable[[], T]) -> T | None:
         """Claim, one at a time, or return None when the database is away: then nothing new is claimed."""

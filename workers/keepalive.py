@@ -8,6 +8,7 @@ import logging
 from typing import TYPE_CHECKING
 
 from shared.errors import AitaskError, UpstreamError
+from shared.logs import TRACE_OF
 from shared.store import fleet
 from shared.store.engine import Database
 from workers.dbthread import DbThread
@@ -33,6 +34,7 @@ class KeepAlive:
         self._db = db
         self._thread = thread
         self._out: bool | None = None
+        self._bug = ""
         self._poked = asyncio.Event()
 
     def poke(self) -> None:
@@ -60,8 +62,18 @@ class KeepAlive:
             if error.kind != SIGNED_OUT:
                 return
             reason = error.message
+        except Exception as bug:  # an endpoint that can't even be asked must not end the worker
+            self._once(bug)
+            return
         if (reason is not None) != self._out:
             await self._change(reason)
+
+    def _once(self, bug: Exception) -> None:
+        """Say what is wrong, and say it again only when it changes."""
+        if self._bug != repr(bug):
+            self._bug = repr(bug)
+            family = self._behaviour.family.name
+            log.error("the endpoint can't be asked: %s", bug, extra={"family": family, TRACE_OF: bug})
 
     async def _change(self, reason: str | None) -> None:
         family = self._behaviour.family.name

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import datetime as dt
 import logging
 import threading
@@ -10,7 +9,7 @@ import time
 from collections.abc import Sequence
 
 from shared.errors import AitaskError, HintsUnavailable
-from shared.store import operate, recovery
+from shared.store import fleet, operate, recovery
 from shared.store.engine import Database
 from shared.streams import WATERMARK_GRACE_S, Streams
 
@@ -19,6 +18,8 @@ log = logging.getLogger("aitask.reconciler")
 TICK_S = 1.0
 # A lease that ends before the next tick is due has one of its own, so much after it.
 LEASE_OVER_S = 0.02
+# A Redis that answers nothing is asked for no longer in one tick: leases must go on ending.
+ASK_REDIS_S = 1.5
 # A family whose gate is closed is not read from; only after so long is its consumer taken for dead.
 DEAD_CONSUMER_S = 3600.0
 
@@ -62,9 +63,6 @@ class Reconciler:
         self._made_anew: set[str] = set()
         self._wait_s = TICK_S
 
-    def start(self) -> None:
-        threading.Thread(target=self._run, name="aitask-reconciler", daemon=True).start()
-
     def stop(self) -> None:
         self._stop.set()
 
@@ -72,7 +70,8 @@ class Reconciler:
         """A reader found the family's group gone: all earlier hints went with it, so none needs a grace."""
         self._made_anew.add(family)
 
-    def _run(self) -> None:
+    def run(self) -> None:
+        """Tick until stopped."""
         swept = time.monotonic()
         while not self._stop.wait(self._wait_s):
             self._wait_s = TICK_S
@@ -100,21 +99,18 @@ class Reconciler:
                 log.info("dead consumers are removed", extra={"family": family, "consumers": gone})
 
     def tick(self) -> bool:
-        """Do what is due. Returns whether a full portion of hints was sent, so that more may be waiting."""
-        owed: list[tuple[str, str]] = []
+        """Do what is due. Returns whether a full portion of hints was sent, so that more may be waiting.
+
+        Redis is asked between two transactions, never in one: a Redis that stalls must not hold up who ends leases.
+        """
+        waiting = self._end_what_is_over()
+        if waiting is None:
+            return False
+        marks = self._hints_gone_before(waiting)
         with recovery.tick(self._db, max_rescues=self._max_rescues) as turn:
-            if turn is None:
-                return False
-            clock = turn.clock()
-            self._wait_s = until_next_tick(clock.next_lease_s)
-            turn.end_pauses()
-            if self._may_end_leases(clock):
-                for task_id, kind in turn.expire_leases():
-                    log.warning("a lease ran out", extra={"task_id": task_id, "kind": kind})
-            for task_id in turn.enforce_deadlines():
-                log.warning("a task is past its deadline", extra={"task_id": task_id})
-            for family in turn.waiting_families():
-                owed += [(family, task_id) for task_id in self._unhinted(turn, family, clock.now)]
+            owed = (
+                [(f, task_id) for f, mark in marks.items() for task_id in turn.take_unhinted(f, mark)] if turn else []
+            )
         if owed:
             log.debug("hints are sent again", extra={"hints": len(owed)})
             try:
@@ -125,28 +121,65 @@ class Reconciler:
                 return False
         return len(owed) >= recovery.SEND_AT_ONCE
 
+    def _end_what_is_over(self) -> tuple[dt.datetime, list[str]] | None:
+        """End leases, deadlines and pauses. Returns the database's time and the families that have tasks waiting.
+
+        None: another reconciler has the turn.
+        """
+        with recovery.tick(self._db, max_rescues=self._max_rescues) as turn:
+            if turn is None:
+                return None
+            clock = turn.clock()
+            self._wait_s = until_next_tick(clock.next_lease_s)
+            expired = turn.expire_leases() if self._may_end_leases(clock) else []
+            late = turn.enforce_deadlines()
+            families = turn.waiting_families()
+        for task_id, kind in expired:
+            log.warning("a lease ran out", extra={"task_id": task_id, "kind": kind})
+        for task_id in late:
+            log.warning("a task is past its deadline", extra={"task_id": task_id})
+        self._end_pauses()
+        return clock.now, families
+
+    def _end_pauses(self) -> None:
+        """Lift pauses whose time is over. That waits for every row of a family; when it can not, nothing else stops."""
+        try:
+            fleet.end_pauses(self._db)
+        except AitaskError as error:
+            log.warning("pauses that are over cannot be lifted yet: %s", error.message)
+
     def _may_end_leases(self, clock: recovery.Clock) -> bool:
         """Workers that could not beat because the database was away get a whole lease to beat again."""
         since_outage = time.monotonic() - self._outage_ended
         return not self._away and since_outage >= self._lease_s and clock.up_s >= self._lease_s
 
-    def _unhinted(self, turn: recovery.Tick, family: str, database_now: dt.datetime) -> list[str]:
-        try:
-            mark = self._streams.watermark(family)
-        except HintsUnavailable:
-            # Workers claim from the database meanwhile.
-            return []
+    def _hints_gone_before(self, waiting: tuple[dt.datetime, list[str]]) -> dict[str, dt.datetime]:
+        """Ask Redis, for each family, before which database time a hint that is still owed must be gone.
+
+        A family of which Redis says nothing has to wait for the next tick; workers claim from the database meanwhile.
+        """
+        database_now, families = waiting
+        marks = {}
+        give_up_at = time.monotonic() + ASK_REDIS_S
+        for family in families:
+            try:
+                marks[family] = self._gone_before(family, database_now)
+            except HintsUnavailable:
+                if time.monotonic() > give_up_at:
+                    break
+        return marks
+
+    def _gone_before(self, family: str, database_now: dt.datetime) -> dt.datetime:
+        mark = self._streams.watermark(family)
         if mark is None:
-            with contextlib.suppress(HintsUnavailable):
-                self._streams.ensure_group(family)
+            self._streams.ensure_group(family)
             # Without a group nothing was ever delivered, and whatever was sent went with it.
-            return turn.take_unhinted(family, database_now)
+            return database_now
         anew = family in self._made_anew
         self._made_anew.discard(family)
-        gone_before = hint_is_gone_before(
+        return hint_is_gone_before(
             redis_now=mark.redis_now,
             safe_until=mark.safe_until,
             database_now=database_now,
             grace_s=0.0 if anew else WATERMARK_GRACE_S,
         )
-        return turn.take_unhinted(family, gone_before)

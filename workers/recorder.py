@@ -25,6 +25,8 @@ FLOOD = 4
 GATHER_FLOOD_S = 0.02
 MOST_ROWS = 200
 MOST_BYTES = 8 << 20
+# How soon a result is tried again whose row somebody else has locked.
+LOCKED_RETRY_S = 0.25
 _RETRY_S = (0.1, 0.2, 0.5, 1.0)
 
 
@@ -38,6 +40,7 @@ class Recorder:
         self._thread = DbThread("aitask-record")
         self._waiting: asyncio.Queue[Finished] = asyncio.Queue()
         self._left_over: Finished | None = None
+        self._in_hand: list[Finished] = []
         self._unwritten = 0
         self._written = asyncio.Event()
         self._written.set()
@@ -60,9 +63,11 @@ class Recorder:
     async def run(self) -> None:
         """Record for ever."""
         while True:
-            results = await self._gather()
-            await self._write(results)
-            self._unwritten -= len(results)
+            # What a recorder that ended in an error had in hand comes first.
+            self._in_hand = self._in_hand or await self._gather()
+            await self._write(self._in_hand)
+            self._unwritten -= len(self._in_hand)
+            self._in_hand = []
             if self._unwritten == 0:
                 self._written.set()
 
@@ -101,7 +106,23 @@ class Recorder:
                 tries += 1
         if tries:
             log.info("PostgreSQL is back, results are recorded", extra={"recorded": len(written)})
-        await self._acknowledge(results, written)
+        locked = await self._locked([result for result in results if result.id not in written])
+        for result in locked:
+            self._unwritten += 1
+            asyncio.get_running_loop().call_later(LOCKED_RETRY_S, self._waiting.put_nowait, result)
+        waiting = {(result.id, result.attempt) for result in locked}
+        await self._acknowledge([r for r in results if (r.id, r.attempt) not in waiting], written)
+
+    async def _locked(self, missing: list[Finished]) -> list[Finished]:
+        """Those of the unwritten that are not stale: somebody else has their rows locked, and they are tried again."""
+        if not missing:
+            return []
+        fences = [(result.id, result.attempt) for result in missing]
+        try:
+            held = await self._thread.call(lambda: work.still_held(self._db, fences))
+        except AitaskError:
+            return missing
+        return [result for result in missing if result.id in held]
 
     async def _split(self, results: list[Finished], error: UnstorableData) -> None:
         """Find the row whose data was refused: it fails by itself and holds up no other."""

@@ -7,6 +7,7 @@ import contextlib
 import logging
 import os
 import socket
+import threading
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -22,15 +23,18 @@ from shared.live import LivePublisher
 from shared.settings import Settings
 from shared.store import fleet, work
 from shared.store.engine import Database
+from shared.store.outage import wait_until_ready
 from shared.streams import Hint, HintReader, Streams
 from workers.attempt import attempt
 from workers.dbthread import DbThread
 from workers.families.generic import Behaviour
 from workers.gate import Gate, Limits
-from workers.heartbeat import Heartbeat
+from workers.heartbeat import Heartbeat, LookOut
 from workers.holdings import Holding, Holdings
+from workers.housekeeping import Housekeeping
 from workers.intake import Intake
 from workers.keepalive import SIGNED_OUT, KeepAlive
+from workers.parts import PartEnded, Parts
 from workers.reconciler import Reconciler
 from workers.recorder import Recorder
 from workers.transport import Transport
@@ -44,8 +48,6 @@ INTAKE_S = 0.6
 RECORD_S = 1.6
 GOODBYE_S = 0.3
 _CONNECTIONS = 4
-_HOUSEKEEPING_S = 1.0
-_NEXT_SUSPECT_S = 0.1
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,13 +73,17 @@ class Worker:
         self.settings = settings
         self.options = options
         self.id = consumer_name(options.families, settings)
-        self._busy_at = time.monotonic()
         self._stop = asyncio.Event()
+        self._told_to_stop = threading.Event()
+        self._closing = False
         self._left = False
+        self._parts = Parts()
         names = tuple(family.name for family in options.families)
         self._names = names
         timeout_s = max(1.0, settings.lease_s / 3.5)
-        self.db = Database(settings.database_dsn, connections=_CONNECTIONS, timeout_s=timeout_s, name=self.id)
+        self.db = Database(settings.database_dsn, connections=_CONNECTIONS - 1, timeout_s=timeout_s, name=self.id)
+        # The heartbeat waits for no other's statement.
+        self._beating = Database(settings.database_dsn, connections=1, timeout_s=timeout_s, name=self.id)
         self._streams = Streams(settings.redis_dsn, namespace=settings.namespace)
         self._hints = HintReader(settings.redis_dsn, namespace=settings.namespace, consumer=self.id)
         self._live = LivePublisher(settings.redis_dsn, namespace=settings.namespace)
@@ -103,6 +109,19 @@ class Worker:
             worker=self.id, families=names, start=self._begin, group_gone_for=self._reconciler.group_was_gone,
         )  # fmt: skip
         self._leaving = DbThread("aitask-leave")
+        loop = asyncio.get_running_loop()
+        self._heartbeat = Heartbeat(
+            self._beating, self._holdings, lease_s=settings.lease_s, report=self._report,
+            lost=partial(_on_loop, loop, self._holdings.lose),
+        )  # fmt: skip
+        self._look_out = LookOut(
+            self.db, self._streams, self._holdings,
+            consumer=self.id, lease_s=settings.lease_s, paused=partial(_on_loop, loop, self._set_pauses),
+        )  # fmt: skip
+        self._housekeeping = Housekeeping(
+            self.db, self._intake, self._holdings, self._leaving, worker=self.id, families=names,
+            lease_s=settings.lease_s, idle_exit_s=settings.idle_exit_s, leave=options.leave, left=self._gone,
+        )  # fmt: skip
         self._keepalives = {
             name: KeepAlive(behaviour, self._upstream, self.db, self._leaving)
             for name, behaviour in self._behaviours.items()
@@ -111,50 +130,70 @@ class Worker:
     def stop(self) -> None:
         """Ask for a graceful stop."""
         self._stop.set()
+        self._told_to_stop.set()
 
     async def run(self) -> None:
-        """Work until stopped, or until idle for long enough where the worker may leave."""
-        loop = asyncio.get_running_loop()
-        heartbeat = Heartbeat(
-            self.db, self._streams, self._holdings,
-            consumer=self.id, lease_s=self.settings.lease_s, report=self._report,
-            lost=partial(_on_loop, loop, self._holdings.lose), paused=partial(_on_loop, loop, self._set_pauses),
-        )  # fmt: skip
-        heartbeat.look()
-        await self._intake.prepare()
-        heartbeat.start()
-        self._reconciler.start()
-        log.info("worker %s is ready", self.id, extra={"families": ",".join(self._names), "slots": self.options.slots})
-        background = [
-            asyncio.create_task(self._recorder.run()),
-            asyncio.create_task(self._live.run()),
-            asyncio.create_task(self._housekeeping()),
-            *(asyncio.create_task(keepalive.run()) for keepalive in self._keepalives.values()),
-        ]
-        intake = asyncio.create_task(self._intake.run())
-        stopped = asyncio.create_task(self._stop.wait())
+        """Work until stopped, or until idle for long enough where the worker may leave.
+
+        Raises:
+            PartEnded: a part ended by itself; what was claimed is handed back, and results that wait are recorded.
+            Unavailable: PostgreSQL refuses for a reason that does not pass, or its tables are missing.
+        """
+        ended = None
         try:
-            # A part that ends by itself is a bug; it must not leave the others running on.
-            done, _ = await asyncio.wait({intake, stopped, *background}, return_when=asyncio.FIRST_COMPLETED)
-            for part in done - {stopped}:
-                part.result()
+            if await self._leaving.call(lambda: wait_until_ready(self.db, wait=self._told_to_stop.wait)):
+                ended = await self._work()
         finally:
-            self._reconciler.stop()
-            await self._drain(intake)
-            heartbeat.stop()
-            for part in (*background, intake, stopped):
-                part.cancel()
             await self._close()
+        if ended is not None:
+            raise ended
+
+    async def _work(self) -> PartEnded | None:
+        """Run every part until told to stop, or until one ends by itself: that is returned."""
+        await self._intake.prepare()
+        intake = self._start_parts()
+        log.info("worker %s is ready", self.id, extra={"families": ",".join(self._names), "slots": self.options.slots})
+        stopped = asyncio.create_task(self._stop.wait())
+        failed = asyncio.create_task(self._parts.wait())
+        await asyncio.wait({stopped, failed}, return_when=asyncio.FIRST_COMPLETED)
+        ended = failed.result() if failed.done() else None
+        if ended is not None:
+            log.error("%s; the worker hands back what it holds and ends", ended, exc_info=ended.__cause__)
+        failed.cancel()
+        self._closing = True
+        self._parts.stopping()
+        self._reconciler.stop()
+        self._look_out.stop()
+        await self._drain(intake, ended)
+        self._heartbeat.stop()
+        self._parts.cancel()
+        stopped.cancel()
+        return ended
+
+    def _start_parts(self) -> asyncio.Task[None]:
+        """Start every part. Returns the intake, which ends first when the worker stops."""
+        self._parts.thread("heartbeat", self._heartbeat.run)
+        self._parts.thread("look-out", self._look_out.run)
+        self._parts.thread("reconciler", self._reconciler.run)
+        self._parts.task("recorder", self._recorder.run())
+        self._parts.task("live output", self._live.run())
+        self._parts.task("housekeeping", self._housekeeping.run())
+        self._parts.task("set-aside hints", self._intake.retry_locked())
+        for name, keepalive in self._keepalives.items():
+            self._parts.task(f"keep-alive of {name}", keepalive.run())
+        return self._parts.task("intake", self._intake.run())
 
     def _begin(self, task: Claimed, hint: Hint | None) -> None:
         """Begin the call of a claimed task, or hand it back when the gate has closed meanwhile."""
         holding = Holding(task, hint)
         self._holdings.add(holding)
-        if self._stop.is_set() or not self._gate.begin(task.family):
-            self._recorder.put(work.handed_back(task, run_in_s=0.0 if self._stop.is_set() else 1.0))
+        if self._closing or not self._gate.begin(task.family):
+            self._recorder.put(work.handed_back(task, run_in_s=0.0 if self._closing else 1.0))
             return
-        self._busy_at = time.monotonic()
+        self._housekeeping.busy()
         holding.call = asyncio.create_task(self._call(holding))
+        # A call that ends in an error, which no upstream can cause, would leave its task held for ever.
+        self._parts.watch("a call", holding.call)
 
     async def _call(self, holding: Holding) -> None:
         task = holding.task
@@ -183,49 +222,12 @@ class Worker:
         self._gate.set_pauses(paused)
         self._intake.slot_freed()
 
-    async def _housekeeping(self) -> None:
-        """Once a second: suspects, what no hint came for, entries left by the dead, and whether it is time to leave."""
-        take_over_at = housekeeping_at = 0.0
-        while True:
-            # Suspects go one at a time: the next one need not wait as long as housekeeping does.
-            await asyncio.sleep(_NEXT_SUSPECT_S if await self._intake.take_suspect() else _HOUSEKEEPING_S)
-            if time.monotonic() < housekeeping_at:
-                continue
-            housekeeping_at = time.monotonic() + _HOUSEKEEPING_S
-            await self._intake.take_overdue()
-            if time.monotonic() >= take_over_at:
-                await self._intake.take_over()
-                take_over_at = time.monotonic() + self.settings.lease_s / 3
-            if self.options.leave is not None and await self._may_leave():
-                self._left = True
-                self._stop.set()
+    def _gone(self) -> None:
+        """The worker has left: its row is away."""
+        self._left = True
+        self.stop()
 
-    async def _may_leave(self) -> bool:
-        """Leave when nothing has been left to do for a while; `leave` asks once more under its lock."""
-        if len(self._holdings) or await self._leaving.call(self._work_left):
-            self._busy_at = time.monotonic()
-        if time.monotonic() - self._busy_at < self.settings.idle_exit_s:
-            return False
-        leave = self.options.leave
-        return leave is not None and await self._leaving.call(lambda: leave(self._nothing_left))
-
-    def _work_left(self) -> bool:
-        try:
-            return fleet.work_left(self.db, self._names)
-        except AitaskError:
-            return False
-
-    def _nothing_left(self) -> bool:
-        """Asked under the lock that keeps new submissions out."""
-        if len(self._holdings) or self._work_left():
-            return False
-        try:
-            fleet.leave(self.db, self.id)
-        except AitaskError:
-            log.debug("the worker's row stays behind")
-        return True
-
-    async def _drain(self, intake: asyncio.Task[None]) -> None:
+    async def _drain(self, intake: asyncio.Task[None], ended: PartEnded | None) -> None:
         """Let calls end for a moment, hand the rest back, and write what there is to write."""
         self._intake.stop()
         running = [h.call for h in self._holdings.snapshot() if h.call is not None]
@@ -236,10 +238,26 @@ class Worker:
             if holding.call is not None and not holding.call.done():
                 holding.call.cancel()
         await asyncio.wait({intake}, timeout=INTAKE_S)
-        try:
-            await asyncio.wait_for(self._recorder.drained(), RECORD_S)
-        except asyncio.TimeoutError:
+        await self._record_the_rest(ended)
+        if self._recorder.unwritten:
             log.warning("results could not be recorded before the stop", extra={"results": self._recorder.unwritten})
+
+    async def _record_the_rest(self, ended: PartEnded | None) -> None:
+        """Wait until all results are written; of a worker that nobody told to stop for up to a lease."""
+        waited_for = {asyncio.create_task(self._recorder.drained())}
+        if ended is not None:
+            if ended.part == "recorder":
+                waited_for.add(self._parts.task("recorder", self._recorder.run()))
+            stopped = asyncio.create_task(self._stop.wait())
+            await asyncio.wait(
+                {*waited_for, stopped}, timeout=self.settings.lease_s, return_when=asyncio.FIRST_COMPLETED
+            )
+            stopped.cancel()
+        await asyncio.wait(
+            waited_for, timeout=RECORD_S if self._stop.is_set() else 0, return_when=asyncio.FIRST_COMPLETED
+        )
+        for task in waited_for:
+            task.cancel()
 
     def _say_goodbye(self) -> None:
         fleet.leave(self.db, self.id)
@@ -254,6 +272,8 @@ class Worker:
                 log.debug("the worker's row or its consumers stay behind")
         for part in (self._upstream, self._hints, self._live):
             await part.close()
+        for database in (self.db, self._beating):
+            database.close()
         log.info("worker %s has stopped", self.id)
 
     def _report(self) -> fleet.WorkerReport:

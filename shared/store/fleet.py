@@ -22,7 +22,10 @@ ON CONFLICT (id) DO UPDATE SET heartbeat_at = now(), in_flight = excluded.in_fli
 """)
 _LEAVE = sa.text("DELETE FROM worker WHERE id = :id")
 # Rows of workers that died are kept for a day, so that `ps` can show them.
-_FORGET = sa.text("DELETE FROM worker WHERE heartbeat_at < now() - interval '1 day'")
+_FORGET = sa.text("""
+DELETE FROM worker WHERE id IN (
+    SELECT id FROM worker WHERE heartbeat_at < now() - interval '1 day' ORDER BY id FOR UPDATE SKIP LOCKED)
+""")
 _WORKERS = sa.text(f"""
 SELECT id, host, pid, families, slots, in_flight, started_at, version, state,
        extract(epoch FROM now() - heartbeat_at)::float AS heartbeat_age_s
@@ -39,19 +42,41 @@ INSERT INTO family_pause (family, kind, reason, until)
 VALUES (:family, :kind, :reason, now() + make_interval(secs => CAST(:for_s AS float)))
 ON CONFLICT (family, kind) DO UPDATE SET reason = excluded.reason, until = excluded.until
 """)
-_RESUME = sa.text("""
-WITH over AS (
-    DELETE FROM family_pause
-    WHERE family = :family AND (CAST(:kind AS text) IS NULL OR kind = :kind)
-    RETURNING family, paused_at
-), span AS (
-    SELECT family, min(paused_at) AS paused_at FROM over GROUP BY family
+# Pauses of one family that overlap are one: the first that ends leaves its beginning to those that go on, and the last
+# moves the deadlines by the whole. A task first claimed after the beginning was held for less. Pauses are locked before
+# tasks, each in their order.
+_LIFT = """
+WITH mine AS MATERIALIZED (
+    SELECT family, kind, paused_at, until, {ends} AS ends FROM family_pause p
+    WHERE {of} ORDER BY family, kind FOR UPDATE
+), gone AS (
+    DELETE FROM family_pause p USING mine m WHERE m.ends AND p.family = m.family AND p.kind = m.kind
+), span AS MATERIALIZED (
+    SELECT family, bool_or(NOT ends) AS goes_on, min(paused_at) AS began,
+           least(now(), coalesce(max(coalesce(until, 'infinity')), now())) AS ended
+    FROM mine GROUP BY family HAVING bool_or(ends)
+), inherited AS (
+    UPDATE family_pause p SET paused_at = s.began
+    FROM span s, mine m
+    WHERE s.goes_on AND NOT m.ends AND m.family = s.family AND p.family = m.family AND p.kind = m.kind
+), held AS MATERIALIZED (
+    SELECT t.id, s.ended - greatest(s.began, t.first_claimed_at) AS lost FROM task t JOIN span s ON s.family = t.family
+    WHERE NOT s.goes_on AND t.status IN (0, 3) AND t.deadline_at IS NOT NULL ORDER BY t.id FOR UPDATE OF t
 ), moved AS (
-    UPDATE task t SET deadline_at = deadline_at + (now() - span.paused_at)
-    FROM span WHERE t.family = span.family AND t.status IN (0, 3) AND t.deadline_at IS NOT NULL
+    UPDATE task t SET deadline_at = t.deadline_at + greatest(held.lost, interval '0')
+    FROM held WHERE t.id = held.id AND t.status IN (0, 3)
 )
-SELECT count(*) FROM over
-""")
+SELECT count(*) FROM mine WHERE ends
+"""
+_RESUME = sa.text(_LIFT.format(ends="(CAST(:kind AS text) IS NULL OR p.kind = :kind)", of="p.family = :family"))
+_END_PAUSES = sa.text(
+    _LIFT.format(
+        ends="coalesce(p.until <= now(), false)",
+        of="p.family IN (SELECT family FROM family_pause WHERE until <= now())",
+    )
+)
+
+_OVER = sa.text("SELECT 1 FROM family_pause WHERE until <= now() LIMIT 1")
 
 _LEFT = """
 SELECT EXISTS (
@@ -119,6 +144,19 @@ def resume(db: Database, family: str, *, kind: str | None = None) -> bool:
     """Lift a family's pauses (of one kind, or all). The deadlines of what waited move by the pause."""
     with db.transaction() as connection:
         return bool(connection.scalar(_RESUME, {"family": family, "kind": kind}))
+
+
+def end_pauses(db: Database) -> bool:
+    """Lift the pauses whose time is over, of whichever family. Returns whether there were any.
+
+    Raises:
+        DatabaseUnavailable: a row of the family is locked; it waits for that only briefly, and nothing has moved.
+    """
+    if not db.rows(_OVER):
+        return False
+    with db.transaction() as connection:
+        connection.execute(sa.text("SET LOCAL lock_timeout = '1s'"))
+        return bool(connection.scalar(_END_PAUSES))
 
 
 def work_left(db: Database, families: Sequence[str]) -> bool:

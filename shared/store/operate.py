@@ -47,7 +47,10 @@ SELECT id::text FROM ended
 """)
 
 _OWE_HINTS = sa.text("""
-UPDATE task SET enqueued_at = NULL WHERE id = ANY (CAST(:ids AS uuid[])) AND status = 0 RETURNING id::text
+WITH chosen AS MATERIALIZED (
+    SELECT id FROM task WHERE id = ANY (CAST(:ids AS uuid[])) AND status = 0 ORDER BY id FOR UPDATE
+)
+UPDATE task t SET enqueued_at = NULL FROM chosen WHERE t.id = chosen.id AND t.status = 0 RETURNING t.id::text
 """)
 
 _FAILED = sa.text(

@@ -45,11 +45,12 @@ WITH gone AS MATERIALIZED (
 SELECT id::text, error_kind FROM ended
 """)
 
+# A pause that is over and not lifted yet still holds: the deadlines it moves have not moved.
 _DEADLINE = sa.text("""
 WITH late AS MATERIALIZED (
     SELECT id, status FROM task t
     WHERE status IN (0, 3) AND deadline_at IS NOT NULL AND deadline_at < now()
-      AND NOT EXISTS (SELECT 1 FROM family_pause p WHERE p.family = t.family AND (p.until IS NULL OR p.until > now()))
+      AND NOT EXISTS (SELECT 1 FROM family_pause p WHERE p.family = t.family)
     ORDER BY id LIMIT :most FOR UPDATE SKIP LOCKED
 ), ended AS (
     UPDATE task t SET
@@ -82,15 +83,9 @@ WITH due AS MATERIALIZED (
     SELECT id FROM task
     WHERE status = 0 AND family = :family AND run_at <= now() AND rescues < :suspect
       AND (enqueued_at IS NULL OR enqueued_at < :watermark)
-    LIMIT :most FOR UPDATE SKIP LOCKED
+    ORDER BY id LIMIT :most FOR UPDATE SKIP LOCKED
 )
 UPDATE task t SET enqueued_at = now() FROM due WHERE t.id = due.id RETURNING t.id::text
-""")
-
-_END_PAUSES = sa.text("""
-WITH over AS (DELETE FROM family_pause WHERE until <= now() RETURNING family, paused_at)
-UPDATE task t SET deadline_at = deadline_at + (now() - over.paused_at)
-FROM over WHERE t.family = over.family AND t.status IN (0, 3) AND t.deadline_at IS NOT NULL
 """)
 
 
@@ -124,10 +119,6 @@ class Tick:
         """End tasks that are past their deadline, running ones too: the fence moves on. Returns their ids."""
         return list(self._connection.execute(_DEADLINE, {"most": _END_AT_ONCE}).scalars())
 
-    def end_pauses(self) -> None:
-        """Lift pauses whose time is over; the deadlines of what waited move by the pause."""
-        self._connection.execute(_END_PAUSES)
-
     def waiting_families(self) -> list[str]:
         """Every family that has a PENDING task, served here or not."""
         return list(self._connection.execute(_FAMILIES).scalars())
@@ -145,7 +136,52 @@ class Tick:
 
 @contextmanager
 def tick(db: Database, *, max_rescues: int) -> Iterator[Tick | None]:
-    """Take the reconciler's turn, or yield None when another process has it."""
+    """Take the reconciler's turn, or yield None when another process has it.
+
+    Nothing but the database may be asked within the block: who stalls in it stops the recovery of all.
+    """
     with db.transaction() as connection:
         mine = connection.scalar(sa.text("SELECT pg_try_advisory_xact_lock(:key)"), {"key": _RECONCILER_LOCK})
         yield Tick(connection, max_rescues=max_rescues) if mine else None
+
+
+_HOLDERS = """
+SELECT a.pid, a.application_name AS name, coalesce(host(a.client_addr), '') AS host, coalesce(a.state, '') AS state,
+       coalesce(extract(epoch FROM now() - a.xact_start), 0)::float AS for_s
+FROM pg_locks l JOIN pg_stat_activity a ON a.pid = l.pid
+"""
+# A bigint's advisory lock is kept as two halves, with objsubid 1 (PostgreSQL's documentation, "pg_locks").
+_TURN_HOLDER = sa.text(f"""{_HOLDERS}
+WHERE l.locktype = 'advisory' AND l.granted AND l.objsubid = 1
+  AND l.classid::bigint = :high AND l.objid::bigint = :low
+  AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())
+""")
+# A row's locker is in the row: looking so takes no lock. Of several at once (a multixact) none is found.
+_ROW_HOLDER = sa.text(f"""{_HOLDERS}
+WHERE l.locktype = 'transactionid' AND l.granted
+  AND l.transactionid = (SELECT t.xmax FROM task t WHERE t.id = CAST(:id AS uuid))
+""")
+
+
+@dataclass(frozen=True, slots=True)
+class Holder:
+    """Who holds a lock: a server process of PostgreSQL, what it calls itself, and for how long, in seconds."""
+
+    pid: int
+    name: str
+    host: str
+    state: str
+    for_s: float
+
+
+def turn_holder(db: Database) -> Holder | None:
+    """Say who has the reconciler's turn, without taking it."""
+    values = {"high": _RECONCILER_LOCK >> 32, "low": _RECONCILER_LOCK & 0xFFFF_FFFF}
+    found = db.rows(_TURN_HOLDER, **values)
+    return Holder(**found[0]) if found else None
+
+
+def row_holder(db: Database, task_id: str) -> Holder | None:
+    """Say who holds a task's row, without waiting for it or locking it."""
+    found = db.rows(_ROW_HOLDER, id=task_id)
+    return Holder(**found[0]) if found else None

@@ -97,12 +97,13 @@ SELECT id::text, status = 0 AND run_at <= now() AND rescues < :suspect AS claima
 FROM task WHERE id = ANY (CAST(:ids AS uuid[]))
 """)
 
+# A row that somebody else has locked must not cost the others their leases.
 _HEARTBEAT = Prepared(
     "aitask_heartbeat",
     """
 WITH held AS MATERIALIZED (
     SELECT t.id FROM task t JOIN unnest(:ids, :attempts) AS h (id, attempt) ON t.id = h.id AND t.attempt = h.attempt
-    WHERE t.status + 0 = 3 ORDER BY t.id FOR UPDATE OF t
+    WHERE t.status + 0 = 3 ORDER BY t.id FOR UPDATE OF t SKIP LOCKED
 )
 UPDATE task t SET lease_until = now() + make_interval(secs => :lease_s)
 FROM held WHERE t.id = held.id
@@ -124,7 +125,8 @@ _VERDICT = {
 _RESULT = {column.name: column.kind for column in RESULT}
 _ALL = {"id": "uuid", "attempt": "integer", **_VERDICT, **_RESULT}
 
-# Rows are locked in id order first: two recorders that write the same rows in different order would deadlock.
+# Rows are locked in id order first: two recorders that write the same rows in different order would deadlock. One that
+# somebody else has locked holds up no other: `still_held` tells it from one whose lease is lost.
 _RECORD = Prepared(
     "aitask_record",
     f"""
@@ -133,7 +135,7 @@ WITH result AS MATERIALIZED (
         AS r ({", ".join(_ALL)})
 ), held AS MATERIALIZED (
     SELECT t.id FROM task t JOIN result r ON t.id = r.id AND t.attempt = r.attempt
-    WHERE t.status + 0 = 3 ORDER BY t.id FOR UPDATE OF t
+    WHERE t.status + 0 = 3 ORDER BY t.id FOR UPDATE OF t SKIP LOCKED
 ), written AS (
     UPDATE task t SET
         status = r.status,
@@ -156,6 +158,14 @@ SELECT id::text FROM written
 """,
     **{name: f"{kind}[]" for name, kind in _ALL.items()},
 )
+
+
+_STILL_HELD = sa.text("""
+SELECT t.id::text FROM task t
+JOIN unnest(CAST(:ids AS uuid[]), CAST(:attempts AS integer[])) AS h (id, attempt)
+    ON t.id = h.id AND t.attempt = h.attempt
+WHERE t.status + 0 = 3
+""")
 
 
 def claim(
@@ -208,6 +218,8 @@ def claim_suspect(
 def record(db: Database, results: Sequence[Finished]) -> set[str]:
     """Write results whose fence still holds, with a row for each attempt. Returns the ids written.
 
+    Of the others those that are `still_held` are locked by somebody else and to be written again; the rest are stale.
+
     Raises:
         UnstorableData: some row's data was refused; nothing was written.
         DatabaseUnavailable: nothing was written, or the commit's outcome is unknown; repeating is safe.
@@ -218,11 +230,19 @@ def record(db: Database, results: Sequence[Finished]) -> set[str]:
 
 
 def heartbeat(db: Database, held: Sequence[tuple[str, int]], *, lease_s: float) -> set[str]:
-    """Extend the leases of these (id, attempt) pairs. Returns the ids still held; the others are lost."""
+    """Extend the leases of these (id, attempt) pairs. Returns the ids extended; the others are lost or locked."""
     if not held:
         return set()
     ids, attempts = zip(*held, strict=True)
     return {task_id for (task_id,) in db.run(_HEARTBEAT, ids=list(ids), attempts=list(attempts), lease_s=lease_s)}
+
+
+def still_held(db: Database, fences: Sequence[tuple[str, int]]) -> set[str]:
+    """Return the ids among these (id, attempt) pairs whose fence holds. Locks nothing and waits for nobody."""
+    if not fences:
+        return set()
+    ids, attempts = zip(*fences, strict=True)
+    return {row["id"] for row in db.rows(_STILL_HELD, ids=list(ids), attempts=list(attempts))}
 
 
 def handed_back(task: Claimed, *, run_in_s: float = 0.0) -> Finished:
