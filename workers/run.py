@@ -11,10 +11,8 @@ from collections.abc import Callable
 
 import uvloop
 
-from shared.errors import AitaskError, UsageFault
 from shared.families import Family
 from shared.settings import Settings
-from shared.store import schema
 from workers.dblog import DatabaseLog
 from workers.worker import Options, Worker
 
@@ -37,11 +35,16 @@ def run(
     Args:
         leave: where the worker may leave when idle, what does it: given a last check, it returns whether it left.
 
+    Without a family to serve it stays, idle: an exit would end the whole stack that it is a part of.
+
     Raises:
-        UsageFault: no family, or none that can be called.
-        Unavailable: the database can't be had or is of another version.
+        Unavailable: the database refuses for a reason that does not pass, or is of another version.
+        PartEnded: a part of the worker ended by itself.
     """
     served = _served(families)
+    if not served:
+        uvloop.run(_idle())
+        return
     worker_slots = _slots_within_file_limit(slots)
     uvloop.run(_run(settings, Options(served, worker_slots, version, leave)))
 
@@ -50,10 +53,25 @@ def _served(families: tuple[Family, ...]) -> tuple[Family, ...]:
     for family in families:
         if family.missing:
             log.warning("the family %s is not served: %s", family.name, family.missing)
-    served = tuple(family for family in families if not family.missing)
-    if not served:
-        raise UsageFault("there is no family that this worker could serve", remedy="see: aitask doctor")
-    return served
+    return tuple(family for family in families if not family.missing)
+
+
+async def _idle() -> None:
+    log.warning("this worker has no family to serve and stays idle")
+    told = asyncio.Event()
+    _on_signals(told.set)
+    await told.wait()
+
+
+def _on_signals(stop: Callable[[], None]) -> None:
+    """Have the signals that ask for an end stop the worker gracefully; SIGHUP when the terminal closes.
+
+    One that is ignored, as nohup has it, stays so.
+    """
+    loop = asyncio.get_running_loop()
+    for sign in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        if sign is not signal.SIGHUP or signal.getsignal(sign) is not signal.SIG_IGN:
+            loop.add_signal_handler(sign, stop)
 
 
 def _slots_within_file_limit(slots: int) -> int:
@@ -76,14 +94,7 @@ def _slots_within_file_limit(slots: int) -> int:
 
 async def _run(settings: Settings, options: Options) -> None:
     worker = Worker(settings, options)
-    try:
-        schema.check(worker.db)
-    except AitaskError:
-        worker.db.close()
-        raise
     if settings.enable_db_log:
         DatabaseLog(worker.db).install()
-    loop = asyncio.get_running_loop()
-    for sign in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(sign, worker.stop)
+    _on_signals(worker.stop)
     await worker.run()

@@ -16,15 +16,14 @@ from importlib import import_module
 from secrets import token_hex
 from typing import Any
 
+from shared import servers
 from shared.domain import Claimed
 from shared.errors import AitaskError
 from shared.families import Family
-from shared.live import LivePublisher
 from shared.settings import Settings
 from shared.store import fleet, work
-from shared.store.engine import Database
 from shared.store.outage import wait_until_ready
-from shared.streams import Hint, HintReader, Streams
+from shared.streams import Hint
 from workers.attempt import attempt
 from workers.dbthread import DbThread
 from workers.families.generic import Behaviour
@@ -80,13 +79,12 @@ class Worker:
         self._parts = Parts()
         names = tuple(family.name for family in options.families)
         self._names = names
-        timeout_s = max(1.0, settings.lease_s / 3.5)
-        self.db = Database(settings.database_dsn, connections=_CONNECTIONS - 1, timeout_s=timeout_s, name=self.id)
+        self.db = servers.hot(settings, name=self.id, connections=_CONNECTIONS - 1)
         # The heartbeat waits for no other's statement.
-        self._beating = Database(settings.database_dsn, connections=1, timeout_s=timeout_s, name=self.id)
-        self._streams = Streams(settings.redis_dsn, namespace=settings.namespace)
-        self._hints = HintReader(settings.redis_dsn, namespace=settings.namespace, consumer=self.id)
-        self._live = LivePublisher(settings.redis_dsn, namespace=settings.namespace)
+        self._beating = servers.hot(settings, name=self.id)
+        self._streams = servers.streams(settings)
+        self._hints = servers.hint_reader(settings, consumer=self.id)
+        self._live = servers.live_publisher(settings)
         self._behaviours: dict[str, Behaviour] = {f.name: _behaviour(f, settings) for f in options.families}
         limits = {family.name: family.limit for family in options.families}
         self._gate = Gate(names, slots=options.slots, clock=time.monotonic, limits=limits)
@@ -101,7 +99,7 @@ class Worker:
         )
         self._recorder = Recorder(self.db, self._hints, self._holdings)
         self._reconciler = Reconciler(
-            self.db, Streams(settings.redis_dsn, namespace=settings.namespace),
+            self.db, servers.streams(settings),
             families=names, lease_s=settings.lease_s, max_rescues=settings.max_rescues,
         )  # fmt: skip
         self._intake = Intake(

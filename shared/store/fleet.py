@@ -43,8 +43,7 @@ VALUES (:family, :kind, :reason, now() + make_interval(secs => CAST(:for_s AS fl
 ON CONFLICT (family, kind) DO UPDATE SET reason = excluded.reason, until = excluded.until
 """)
 # Pauses of one family that overlap are one: the first that ends leaves its beginning to those that go on, and the last
-# moves the deadlines by the whole. A task first claimed after the beginning was held for less. Pauses are locked before
-# tasks, each in their order.
+# moves the deadlines by the whole. Pauses are locked before tasks, each in their order.
 _LIFT = """
 WITH mine AS MATERIALIZED (
     SELECT family, kind, paused_at, until, {ends} AS ends FROM family_pause p
@@ -60,7 +59,7 @@ WITH mine AS MATERIALIZED (
     FROM span s, mine m
     WHERE s.goes_on AND NOT m.ends AND m.family = s.family AND p.family = m.family AND p.kind = m.kind
 ), held AS MATERIALIZED (
-    SELECT t.id, s.ended - greatest(s.began, t.first_claimed_at) AS lost FROM task t JOIN span s ON s.family = t.family
+    SELECT t.id, s.ended - s.began AS lost FROM task t JOIN span s ON s.family = t.family
     WHERE NOT s.goes_on AND t.status IN (0, 3) AND t.deadline_at IS NOT NULL ORDER BY t.id FOR UPDATE OF t
 ), moved AS (
     UPDATE task t SET deadline_at = t.deadline_at + greatest(held.lost, interval '0')
