@@ -63,6 +63,8 @@ def _with_models(session: Session, request: Request) -> Request:
 def _refuse_what_nobody_can_call(checked: Plan) -> None:
     """On the local default the worker has these very settings: a missing key would be missed for ever."""
     for model, family in checked.routed:
+        if family.withheld:
+            raise UsageFault(f"{model} can't be asked", remedy=family.withheld)
         if family.missing:
             raise UsageFault(f"{model} can't be asked: the family {family.name} has no key", remedy=family.missing)
 

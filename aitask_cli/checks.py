@@ -32,6 +32,8 @@ class Check:
 
 def checks(settings: Settings) -> Iterator[Check]:
     """Look at everything an `ask` needs."""
+    files = settings.sources.files
+    yield Check("settings", Level.OK, f"read from {' and '.join(files)}" if files else "no file of settings is read")
     if settings.local:
         settings, found = _local(settings)
         yield from found
@@ -113,7 +115,12 @@ def _endpoints(settings: Settings) -> Iterator[Check]:
         return
     for family in settings.families:
         if family.missing:
-            yield Check(f"endpoint {family.name}", Level.WARNING, "no key", family.missing)
+            yield Check(
+                f"endpoint {family.name}",
+                Level.WARNING,
+                "the key is not sent" if family.withheld else "no key",
+                family.missing,
+            )
         else:
             yield _endpoint(family, probe(family))
 

@@ -34,6 +34,7 @@ COMMANDS = {
     "worker": ("aitask_cli.commands.worker", "Run a worker for one or more families."),
     "gateway": ("aitask_cli.commands.gateway", "Serve HTTP: the REST API, and OpenAI's chat completions."),
     "simulator": ("aitask_cli.commands.simulator", "Run an upstream that stands in for models."),
+    "trust": ("aitask_cli.commands.trust", "Let this directory's .env say where data lie and who may come in."),
     "db": ("aitask_cli.commands.db", "Set the database up."),
     "doctor": ("aitask_cli.commands.doctor", "Say what would stop an ask, and how to mend it."),
     "down": ("aitask_cli.commands.down", "Stop the local servers and the background worker."),

@@ -5,11 +5,12 @@ from __future__ import annotations
 import logging
 import signal
 import subprocess
-import sys
 import threading
 import time
 from collections.abc import Sequence
 from types import FrameType
+
+from aitask_cli.local.process import this_program
 
 log = logging.getLogger("aitask.processes")
 
@@ -19,7 +20,7 @@ AGAIN_S = 1.0
 _LOOK_S = 0.2
 
 
-def run_many(arguments: Sequence[str], number: int) -> int:
+def run_many(arguments: Sequence[str], number: int, *, env: dict[str, str]) -> int:
     """Run `aitask` with these arguments in so many processes until SIGTERM or SIGINT. Returns the exit code.
 
     A process that ends with a usage error or an unavailable server ends them all: another start would end alike.
@@ -31,7 +32,7 @@ def run_many(arguments: Sequence[str], number: int) -> int:
 
     for sign in (signal.SIGTERM, signal.SIGINT):
         signal.signal(sign, asked)
-    running = [_start(arguments) for _ in range(number)]
+    running = [_start(arguments, env) for _ in range(number)]
     code = 0
     while not stop.wait(_LOOK_S):
         for place, process in enumerate(running):
@@ -44,13 +45,13 @@ def run_many(arguments: Sequence[str], number: int) -> int:
                 break
             log.warning("the worker process %d ended with %d and is started again", process.pid, ended)
             time.sleep(AGAIN_S)
-            running[place] = _start(arguments)
+            running[place] = _start(arguments, env)
     _end(running)
     return code
 
 
-def _start(arguments: Sequence[str]) -> subprocess.Popen[bytes]:
-    return subprocess.Popen([sys.executable, "-m", "aitask_cli", *arguments], stdin=subprocess.DEVNULL)
+def _start(arguments: Sequence[str], env: dict[str, str]) -> subprocess.Popen[bytes]:
+    return subprocess.Popen(this_program(*arguments), stdin=subprocess.DEVNULL, env=env)
 
 
 def _end(running: Sequence[subprocess.Popen[bytes]]) -> None:

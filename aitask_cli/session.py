@@ -8,9 +8,11 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING
 
+from aitask_cli.announcing import announce
 from aitask_cli.version import version
 from shared.errors import SettingFault, UsageFault
-from shared.settings import Settings, for_demo, load
+from shared.loading import load
+from shared.settings import Settings, for_demo
 
 if TYPE_CHECKING:
     from aitask_cli.local.stack import LocalStack
@@ -68,7 +70,7 @@ class Session:
             families,
             workers=lambda: fleet.workers(self.db),
             fingerprint=self.settings.fingerprint(version()),
-            demo=self.settings.demo,
+            settings=self.settings,
         )
         if started:
             self.say(f"started a worker in the background; its log: {self.stack.paths.log / background.LOG_NAME}")
@@ -119,13 +121,18 @@ class Session:
             stack.leave(only_if=lambda: not background.alive(stack.paths))
 
 
-def settings_for(*, demo: bool) -> Settings:
+def settings_for(*, demo: bool, say: Say | None = None) -> Settings:
     """Read the settings, for the demo when asked.
+
+    Args:
+        say: told, once for each, what has to be said of them.
 
     Raises:
         SettingFault: a value is bad, or only one of the two servers is configured.
     """
-    settings = load()
+    settings = load(demo=demo)
+    if say is not None:
+        announce(settings, say)
     if demo:
         return for_demo(settings)
     if settings.local_database != settings.local_redis:
@@ -144,7 +151,7 @@ def open_session(*, demo: bool, say: Say, keeper: bool = False) -> Iterator[Sess
     Raises:
         Unavailable: no servers are configured and none are installed, or they don't start.
     """
-    settings = settings_for(demo=demo)
+    settings = settings_for(demo=demo, say=say)
     session = _local_session(settings, say, keeper=keeper) if settings.local else Session(settings, None, say)
     try:
         yield session

@@ -91,7 +91,8 @@ class Family:
 
     `routed` are the patterns that the user gave, which come before anybody's own `patterns`. `limit` is the most
     calls that one worker makes at once, None for as many as it has slots. `behaviour` names the file in
-    `workers/families/`; families added by settings use `generic`.
+    `workers/families/`; families added by settings use `generic`. `withheld` says why a key that is set does not go to
+    the endpoint: then there is no `api_key` here.
     """
 
     name: str
@@ -108,10 +109,13 @@ class Family:
     options: dict[str, Any] = field(default_factory=dict)
     behaviour: str = "generic"
     worker_id: str
+    withheld: str = ""
 
     @property
     def missing(self) -> str | None:
         """What keeps this family from being called, as a remedy, or None."""
+        if self.withheld:
+            return self.withheld
         if self.needs_key and not self.api_key:
             return f"set {self.prefix}_API_KEY, or {self.prefix}_SERVICE_URL to an endpoint that needs none"
         return None

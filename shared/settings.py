@@ -1,14 +1,12 @@
-"""Settings: one frozen object from the environment and `.env`, every field documented.
+"""Settings: one frozen object, every field documented. Where the values come from is `shared.loading`'s matter.
 
-Order: environment, then `.env` in the working directory, then the default. A bad value fails at once and names
-the variable. Nothing is read at import.
+A bad value fails at once and names the variable. Nothing is read at import.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import hashlib
-import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -16,13 +14,32 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
+from shared import homes
 from shared import setting_values as values
 from shared.errors import SettingFault
 from shared.families import BUILT_IN, Family, FamilyRow, valid_family_name
+from shared.sources import Note, Sources
 
 
-def _setting(env: str, default: Any, parse: values.Parse, doc: str, *, secret: bool = False) -> Any:
-    return field(default=default, repr=not secret, metadata={"env": env, "parse": parse, "doc": doc, "secret": secret})
+def _setting(
+    env: str,
+    default: Any,
+    parse: values.Parse,
+    doc: str,
+    *,
+    secret: bool = False,
+    server: bool = False,
+    claim: bool = False,
+) -> Any:
+    """A setting.
+
+    Args:
+        secret: it is shown nowhere.
+        server: it names a server; one that a directory's file names is said.
+        claim: it decides where data lie or who may come in; a directory's file needs trust for it.
+    """
+    about = {"env": env, "parse": parse, "doc": doc, "secret": secret, "server": server, "claim": claim}
+    return field(default=default, repr=not secret, metadata=about)
 
 
 _PG = values.url("postgresql", "postgres", "postgresql+psycopg2")
@@ -33,20 +50,28 @@ _REDIS = values.url("redis", "rediss", "unix")
 class Settings:
     """All that can be set, besides each family's endpoint, key, models and limits (`families`)."""
 
-    database_url: str | None = _setting("DATABASE_URL", None, _PG, "PostgreSQL as one URL; wins over DB_*", secret=True)
-    db_host: str | None = _setting("DB_HOST", None, values.text, "PostgreSQL's host; unset: the local default")
-    db_port: int = _setting("DB_PORT", 5432, values.whole(1, 65535), "PostgreSQL's port")
+    database_url: str | None = _setting(
+        "DATABASE_URL", None, _PG, "PostgreSQL as one URL; wins over DB_*", secret=True, server=True
+    )
+    db_host: str | None = _setting(
+        "DB_HOST", None, values.text, "PostgreSQL's host; unset: the local default", server=True
+    )
+    db_port: int = _setting("DB_PORT", 5432, values.whole(1, 65535), "PostgreSQL's port", server=True)
     postgres_user: str = _setting("POSTGRES_USER", "postgres", values.text, "PostgreSQL user")
     postgres_password: str | None = _setting("POSTGRES_PASSWORD", None, values.text, "its password", secret=True)
     postgres_db: str = _setting("POSTGRES_DB", "aitask", values.text, "PostgreSQL database")
     redis_url: str | None = _setting(
-        "REDIS_URL", None, _REDIS, "Redis or Valkey as one URL; wins over REDIS_*", secret=True
+        "REDIS_URL", None, _REDIS, "Redis or Valkey as one URL; wins over REDIS_*", secret=True, server=True
     )
-    redis_host: str | None = _setting("REDIS_HOST", None, values.text, "Redis' host; unset: the local default")
-    redis_port: int = _setting("REDIS_PORT", 6379, values.whole(1, 65535), "Redis' port")
+    redis_host: str | None = _setting(
+        "REDIS_HOST", None, values.text, "Redis' host; unset: the local default", server=True
+    )
+    redis_port: int = _setting("REDIS_PORT", 6379, values.whole(1, 65535), "Redis' port", server=True)
     enable_db_log: bool = _setting("ENABLE_DB_LOG", False, values.flag, "write errors to the system log table too")
 
-    data_dir: str | None = _setting("AITASK_DATA_DIR", None, values.text, "where the local default keeps everything")
+    data_dir: str | None = _setting(
+        "AITASK_DATA_DIR", None, values.text, "where the local default keeps everything", claim=True
+    )
     namespace: str = _setting("AITASK_NAMESPACE", "aitask", values.namespace, "first part of every Redis key")
     more_families: tuple[str, ...] = _setting("AITASK_FAMILIES", (), values.names, "families to add, comma-separated")
     worker_id: str = _setting(
@@ -89,13 +114,27 @@ class Settings:
         values.whole(0, 16 << 20),
         "earlier turns sent with a conversation, in bytes",
     )
-    gateway_host: str = _setting("AITASK_GATEWAY_HOST", "127.0.0.1", values.text, "where the gateway listens")
+    gateway_host: str = _setting(
+        "AITASK_GATEWAY_HOST", "127.0.0.1", values.text, "where the gateway listens", claim=True
+    )
     gateway_port: int = _setting("AITASK_GATEWAY_PORT", 8000, values.whole(0, 65535), "its port; 0: any free one")
     gateway_tokens: tuple[tuple[str, str], ...] = _setting(
-        "AITASK_GATEWAY_TOKENS", (), values.tokens, "who may use the gateway: NAME:TOKEN, comma-separated", secret=True
+        "AITASK_GATEWAY_TOKENS",
+        (),
+        values.tokens,
+        "who may use the gateway: NAME:TOKEN, comma-separated",
+        secret=True,
+        claim=True,
     )
     gateway_origins: tuple[str, ...] = _setting(
-        "AITASK_GATEWAY_ORIGINS", (), values.origins, "web pages that may call the gateway (CORS), comma-separated"
+        "AITASK_GATEWAY_ORIGINS",
+        (),
+        values.origins,
+        "web pages that may call the gateway (CORS), comma-separated",
+        claim=True,
+    )
+    plain_http: tuple[str, ...] = _setting(
+        "AITASK_PLAIN_HTTP", (), values.names, "hosts that may be sent a key over plain http, comma-separated"
     )
     log_level: str = _setting(
         "AITASK_LOG_LEVEL", "info", values.choice("debug", "info", "warning", "error"), "least level logged"
@@ -103,6 +142,8 @@ class Settings:
 
     families: tuple[Family, ...] = field(default=(), metadata={})
     demo: bool = field(default=False, metadata={})
+    sources: Sources = field(default_factory=Sources, compare=False, repr=False, metadata={})
+    notes: tuple[Note, ...] = field(default=(), compare=False, repr=False, metadata={})
 
     @property
     def local_database(self) -> bool:
@@ -138,11 +179,7 @@ class Settings:
     @property
     def data_path(self) -> Path:
         """The data directory of the local default; `--demo` has one of its own inside it."""
-        if self.data_dir:
-            base = Path(self.data_dir).expanduser().absolute()
-        else:
-            home = os.environ.get("XDG_DATA_HOME") or os.path.join(os.path.expanduser("~"), ".local", "share")
-            base = Path(home) / "aitask"
+        base = Path(self.data_dir).expanduser().absolute() if self.data_dir else homes.data()
         return base / "demo" if self.demo else base
 
     def family(self, name: str) -> Family | None:
@@ -151,7 +188,7 @@ class Settings:
 
     def fingerprint(self, version: str) -> str:
         """A short hash that changes when a worker started with these settings would behave otherwise."""
-        seen = [version, *(repr(getattr(self, f.name)) for f in dataclasses.fields(self))]
+        seen = [version, *(repr(getattr(self, f.name)) for f in dataclasses.fields(self) if f.compare)]
         seen += [family.api_key or "" for family in self.families]
         return hashlib.sha256("\0".join(seen).encode()).hexdigest()[:16]
 
@@ -176,6 +213,13 @@ def family_variables(row: FamilyRow | str) -> dict[str, str]:
         "limit": f"{prefix}_LIMIT",
         "worker_id": f"{name}_WORKER_ID",
     }
+
+
+def setting_names(families: str) -> set[str]:
+    """All names that are settings, given the value of AITASK_FAMILIES."""
+    added = [name for name in values.names(families) if valid_family_name(name)]
+    rows: list[FamilyRow | str] = [*BUILT_IN, *added]
+    return {f.metadata["env"] for f in setting_fields()} | {n for row in rows for n in family_variables(row).values()}
 
 
 _FAMILY_PARSE: dict[str, values.Parse] = {
@@ -265,19 +309,10 @@ def settings_from(environ: Mapping[str, str]) -> Settings:
     return Settings(**values, families=_families(environ, values["more_families"]))
 
 
-def load(env_file: Path | None = None) -> Settings:
-    """Read the environment and `.env`.
-
-    Raises:
-        SettingFault: a value is bad or the file can't be read.
-    """
-    return settings_from(environment(env_file))
-
-
 def for_demo(settings: Settings) -> Settings:
     """The same settings on the demo's own servers; configured servers and keys are left behind."""
     families = tuple(
-        dataclasses.replace(family, api_key=None, needs_key=False, endpoint="http://127.0.0.1:9")
+        dataclasses.replace(family, api_key=None, needs_key=False, withheld="", endpoint="http://127.0.0.1:9")
         for family in settings.families
     )
     return dataclasses.replace(
@@ -289,7 +324,7 @@ def for_demo(settings: Settings) -> Settings:
 def with_endpoint(settings: Settings, endpoint: str) -> Settings:
     """The same settings with every family pointed at one endpoint."""
     families = tuple(
-        dataclasses.replace(family, endpoint=endpoint, api_key="simulated", needs_key=False)
+        dataclasses.replace(family, endpoint=endpoint, api_key="simulated", needs_key=False, withheld="")
         for family in settings.families
     )
     return dataclasses.replace(settings, families=families)
@@ -298,15 +333,3 @@ def with_endpoint(settings: Settings, endpoint: str) -> Settings:
 def with_servers(settings: Settings, *, database_url: str, redis_url: str) -> Settings:
     """The same settings with these servers."""
     return dataclasses.replace(settings, database_url=database_url, redis_url=redis_url)
-
-
-def environment(env_file: Path | None = None) -> dict[str, str]:
-    """The environment with `.env` filled in: what a background process needs to have the same settings."""
-    from dotenv import dotenv_values
-
-    path = env_file or Path(".env")
-    try:
-        values = dotenv_values(path, interpolate=False) if path.is_file() else {}
-    except (OSError, UnicodeDecodeError) as error:
-        raise SettingFault(f"{path} can't be read: {error}", remedy="save it as UTF-8 text") from None
-    return {**{name: value for name, value in values.items() if value is not None}, **os.environ}

@@ -19,9 +19,9 @@ def command(as_json: bool, demo: bool) -> int:
     from aitask_cli.session import settings_for
     from aitask_cli.views import shape
     from aitask_cli.views.listing import print_rows
-    from aitask_cli.views.terminal import out_json
+    from aitask_cli.views.terminal import out_json, say
 
-    found = list(checks(settings_for(demo=demo)))
+    found = list(checks(settings_for(demo=demo, say=say)))
     if as_json:
         body = [{"name": c.name, "level": c.level.value, "found": c.found, "remedy": c.remedy} for c in found]
         out_json(shape.dumps({"checks": body}))

@@ -20,7 +20,7 @@ def command(as_json: bool, demo: bool) -> int:
     from aitask_cli.views.listing import print_families
     from aitask_cli.views.terminal import out_json, say
 
-    settings = settings_for(demo=demo)
+    settings = settings_for(demo=demo, say=say)
     if demo:
         with open_session(demo=True, say=say) as session:
             settings = session.settings

@@ -34,6 +34,7 @@ def command(
     from aitask_cli.views.terminal import say
     from shared import logs
     from shared.errors import UsageFault
+    from shared.loading import child_environment
     from workers.run import run
 
     if processes > 1:
@@ -42,7 +43,11 @@ def command(
         with open_session(demo=demo, say=say, keeper=True) as session:
             logs.configure(session.settings.log_level, as_json=log_format == "json")
             each = ["worker", *families, "--log-format", log_format, *(["--demo"] if demo else [])]
-            return run_many([*each, *(["-c", str(concurrency)] if concurrency else [])], processes)
+            return run_many(
+                [*each, *(["-c", str(concurrency)] if concurrency else [])],
+                processes,
+                env=child_environment(session.settings),
+            )
     with open_session(demo=demo, say=say, keeper=True) as session:
         settings = session.settings
         logs.configure(settings.log_level, as_json=log_format == "json")

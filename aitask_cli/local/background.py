@@ -7,15 +7,15 @@ import json
 import os
 import signal
 import socket
-import sys
 from collections.abc import Callable, Collection, Iterable
 
 from aitask_cli.local import locks
 from aitask_cli.local.paths import LocalPaths
-from aitask_cli.local.process import exists, start_detached, wait_until
+from aitask_cli.local.process import exists, start_detached, this_program, wait_until
 from shared.domain import WorkerView
 from shared.errors import Unavailable
-from shared.settings import environment
+from shared.loading import child_environment
+from shared.settings import Settings
 
 # A worker drains for at most 4 s; after twice that something holds it.
 _REPLACE_S = 8.0
@@ -33,7 +33,7 @@ def ensure(
     *,
     workers: Callable[[], Iterable[WorkerView]],
     fingerprint: str,
-    demo: bool,
+    settings: Settings,
 ) -> bool:
     """Start a background worker unless each of the families is served. Returns whether one was started.
 
@@ -55,7 +55,7 @@ def ensure(
             os.close(lock)
             return False
         try:
-            _spawn(paths, lock, fingerprint, demo=demo)
+            _spawn(paths, lock, fingerprint, settings)
         finally:
             # The child has the lock through its own copy of the descriptor.
             os.close(lock)
@@ -102,16 +102,16 @@ def _terminate(paths: LocalPaths) -> None:
             return
 
 
-def _spawn(paths: LocalPaths, lock: int, fingerprint: str, *, demo: bool) -> None:
-    argv = [sys.executable, "-m", "aitask_cli", "worker", "--background", str(lock), *(["--demo"] if demo else [])]
-    env = _environment(paths, demo=demo)
+def _spawn(paths: LocalPaths, lock: int, fingerprint: str, settings: Settings) -> None:
+    argv = this_program("worker", "--background", str(lock), *(["--demo"] if settings.demo else []))
+    env = _environment(paths, settings)
     process = start_detached(argv, log=paths.log / LOG_NAME, cwd=paths.base, env=env, pass_fds=(lock,))
     fresh = paths.worker_file.with_suffix(".new")
     fresh.write_text(json.dumps({"pid": process.pid, "fingerprint": fingerprint}))
     fresh.replace(paths.worker_file)
 
 
-def _environment(paths: LocalPaths, *, demo: bool) -> dict[str, str]:
+def _environment(paths: LocalPaths, settings: Settings) -> dict[str, str]:
     # The demo's directory lies inside the data directory; `--demo` adds that step again.
-    base = paths.base.parent if demo else paths.base
-    return {**environment(), "AITASK_DATA_DIR": str(base), "PYTHONUNBUFFERED": "1"}
+    base = paths.base.parent if settings.demo else paths.base
+    return {**child_environment(settings), "AITASK_DATA_DIR": str(base), "PYTHONUNBUFFERED": "1"}

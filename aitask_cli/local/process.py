@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -12,6 +13,15 @@ from pathlib import Path
 from shared.errors import Unavailable
 
 _POLL_S = 0.02
+# What -P does, for Pythons before 3.11: the first place to import from is not the current directory.
+_WITHOUT_HERE = "import sys; sys.path[:] = filter(None, sys.path); from aitask_cli.main import main; main()"
+
+
+def this_program(*arguments: str) -> list[str]:
+    """The command line of another `aitask`, which imports nothing from the directory it is started in."""
+    if sys.version_info >= (3, 11):
+        return [sys.executable, "-P", "-m", "aitask_cli", *arguments]
+    return [sys.executable, "-c", _WITHOUT_HERE, *arguments]
 
 
 def start_detached(

@@ -6,12 +6,11 @@ import contextlib
 import json
 import os
 import signal
-import sys
 from dataclasses import dataclass
 from http.client import HTTPConnection, HTTPException
 
 from aitask_cli.local.paths import LocalPaths
-from aitask_cli.local.process import exists, start_and_wait, start_detached, wait_until
+from aitask_cli.local.process import exists, start_and_wait, start_detached, this_program, wait_until
 
 _START_S = 30.0
 
@@ -27,7 +26,8 @@ class Simulated:
 
     name = "the simulator"
 
-    def __init__(self, paths: LocalPaths) -> None:
+    def __init__(self, paths: LocalPaths, env: dict[str, str]) -> None:
+        self.env = env
         self.file = paths.simulator_file
         self.cwd = paths.base
         self.log = paths.log / "simulator.log"
@@ -57,9 +57,9 @@ class Simulated:
     def start(self) -> None:
         """Start it on a port of the system's choice."""
         self.file.unlink(missing_ok=True)
-        argv = [sys.executable, "-m", "aitask_cli", "simulator", "--port", "0", "--ready-file", str(self.file)]
+        argv = this_program("simulator", "--port", "0", "--ready-file", str(self.file))
         start_and_wait(
-            lambda: start_detached(argv, log=self.log, cwd=self.cwd, env={**os.environ, "PYTHONUNBUFFERED": "1"}),
+            lambda: start_detached(argv, log=self.log, cwd=self.cwd, env={**self.env, "PYTHONUNBUFFERED": "1"}),
             self.alive,
             name=self.name,
             log=self.log,

@@ -18,6 +18,7 @@ from aitask_cli.local.simulated import Simulated
 from aitask_cli.local.valkey import Valkey, wheel_binary
 from shared.errors import Unavailable
 from shared.settings import Settings, with_endpoint, with_servers
+from shared.sources import cleaned
 
 
 class Server(Protocol):
@@ -42,7 +43,7 @@ class LocalStack:
         self.paths = LocalPaths.create(settings.data_path)
         self.postgres = Postgres(self.paths)
         self.valkey = Valkey(self.paths)
-        self.simulator = Simulated(self.paths) if settings.demo else None
+        self.simulator = Simulated(self.paths, cleaned(os.environ, settings.sources)) if settings.demo else None
         self._settings = settings
         self._use: int | None = None
 

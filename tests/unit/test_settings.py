@@ -9,7 +9,8 @@ import pytest
 
 from shared.errors import SettingFault
 from shared.families import BUILT_IN
-from shared.settings import family_variables, for_demo, load, setting_fields, settings_from
+from shared.loading import load
+from shared.settings import family_variables, for_demo, setting_fields, settings_from
 
 EXAMPLE = Path(__file__).parents[2] / ".env.example"
 
@@ -75,7 +76,9 @@ def test_the_environment_wins_over_the_file(tmp_path: Path, monkeypatch: pytest.
     file = tmp_path / ".env"
     file.write_text('AITASK_SLOTS="3"\nAITASK_LEASE_S="7"\n')
     monkeypatch.setenv("AITASK_SLOTS", "5")
-    settings = load(file)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    settings = load()
     assert (settings.slots, settings.lease_s) == (5, 7.0)
 
 
