@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from aitask_cli.views.words import duration, kind_in_words, reason, short_id
-from shared.domain import Pause, TaskStatus, TaskView, WorkerView
+from shared.domain import Cooldown, Pause, TaskStatus, TaskView, WorkerView
 from shared.families import Family
 
 
@@ -28,6 +28,7 @@ class Facts:
     workers: Sequence[WorkerView]
     pauses: Sequence[Pause]
     max_failures: int
+    cooldowns: Sequence[Cooldown] = ()
 
 
 def explain(facts: Facts) -> Explanation:
@@ -39,7 +40,7 @@ def explain(facts: Facts) -> Explanation:
         return Explanation("failed", f"it failed: {reason(task)}", f"aitask retry {task.id}")
     if task.status is TaskStatus.PROCESSING:
         return _running(task)
-    return _family_held(facts) or _delayed(facts) or _workers_held(facts)
+    return _family_held(facts) or _cooled(facts) or _delayed(facts) or _workers_held(facts)
 
 
 def _running(task: TaskView) -> Explanation:
@@ -66,6 +67,17 @@ def _family_held(facts: Facts) -> Explanation | None:
     return Explanation("no_worker", f"no worker serves the family {name}", f"aitask worker {name}")
 
 
+def _cooled(facts: Facts) -> Explanation | None:
+    task = facts.task
+    for cooled in facts.cooldowns:
+        if (cooled.family, cooled.model) == (task.family, task.model):
+            why = f"the upstream of {task.model} asked to wait; {duration(cooled.left_s)} are left"
+            return Explanation(
+                "cooling", f"{why}: {cooled.reason}" if cooled.reason else why, f"aitask retry {task.id}"
+            )
+    return None
+
+
 def _delayed(facts: Facts) -> Explanation | None:
     task = facts.task
     if task.run_in_s <= 0:
@@ -83,9 +95,6 @@ def _workers_held(facts: Facts) -> Explanation:
         said = states[0]["breaker"]
         why = f"the endpoint of {name} is down ({said['error']}); it is tried again in {duration(said['probe_in_s'])}"
         return Explanation("breaker", why, "aitask doctor")
-    if all("cooling_s" in state for state in states):
-        left = min(float(state["cooling_s"]) for state in states)
-        return Explanation("cooling", f"the upstream of {name} asked to wait; {duration(left)} are left", "aitask ps")
     if all(worker.in_flight >= worker.slots for worker in serving):
         slots = sum(worker.slots for worker in serving)
         return Explanation("slots_busy", f"all {slots} slots of its workers are busy", f"aitask worker {name}")

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 
-from shared.domain import NewBatch, NewTask
+from shared.domain import BULK, NewBatch, NewTask
 from shared.errors import HintsUnavailable
 from shared.ids import new_id, new_ordered_id
 from shared.store.engine import Database
@@ -67,7 +67,7 @@ def _bulk(plan: Plan) -> Bulk:
     tasks = tuple(NewTask(new_ordered_id(), model, family.name) for model, family in plan.routed)
     batch = NewBatch(
         id=new_id(), prompt=request.prompt, system=request.system, options=request.options, tasks=tasks,
-        idempotency_key=request.idempotency_key,
+        idempotency_key=request.idempotency_key, lane=BULK,
         request_hash=request_hash(plan) if request.idempotency_key is not None else None,
     )  # fmt: skip
     return Bulk(batch, new_id())

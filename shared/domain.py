@@ -23,6 +23,10 @@ class TaskStatus(IntEnum):
         return self in (TaskStatus.SUCCESS, TaskStatus.FAILED)
 
 
+# Lanes: a person waits for the tasks of one; those of the other can wait.
+ASK, BULK = "ask", "bulk"
+
+
 class BatchStatus(str, Enum):
     """A batch's status, derived from its tasks and never stored."""
 
@@ -64,6 +68,7 @@ class NewBatch:
     conversation_id: str | None = None
     idempotency_key: str | None = None
     request_hash: str | None = None
+    lane: str = ASK
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -132,7 +137,10 @@ class BatchLine:
 
 @dataclass(frozen=True, slots=True)
 class Claimed:
-    """A task that this worker holds: what the call needs, and the fence (`id`, `attempt`)."""
+    """A task that this worker holds: what the call needs, and the fence (`id`, `attempt`).
+
+    `claimed_for_s` counts from the task's first claim, in seconds.
+    """
 
     id: str
     batch_id: str
@@ -147,6 +155,8 @@ class Claimed:
     system: str | None
     options: dict[str, Any]
     context: tuple[dict[str, str], ...]
+    lane: str = ASK
+    claimed_for_s: float = 0.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -154,7 +164,8 @@ class Finished(Result):
     """What became of one attempt, on its way to the recorder.
 
     `status` is SUCCESS, FAILED, or PENDING for a retry or a hand-back; `run_in_s` counts from the database's now.
-    `counts_failure` says whether the attempt costs one of the task's `failures`.
+    `counts_failure` says whether the attempt costs one of the task's `failures`; `cool_s` for how long every worker
+    leaves the task's model alone, in seconds.
     """
 
     id: str
@@ -164,6 +175,7 @@ class Finished(Result):
     run_in_s: float = 0.0
     counts_failure: bool = False
     counts_bad_answer: bool = False
+    cool_s: float = 0.0
 
     @property
     def text_bytes(self) -> int:
@@ -175,6 +187,8 @@ class HintFate(Enum):
     """What the database says of a hint whose task could not be claimed."""
 
     DONE = "done"
+    # Not due, or not any more: another hint comes when it is.
+    PUT_OFF = "put_off"
     LOCKED = "locked"
     UNKNOWN = "unknown"
 
@@ -217,3 +231,13 @@ class Pause:
     reason: str
     kind: str
     left_s: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Cooldown:
+    """A model that every worker leaves alone, why, and for how much longer, in seconds."""
+
+    family: str
+    model: str
+    reason: str | None
+    left_s: float

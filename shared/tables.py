@@ -49,6 +49,7 @@ batch = sa.Table(
     sa.Column("options", JSONB, nullable=False, server_default="{}"),
     sa.Column("idempotency_key", sa.Text, unique=True),
     sa.Column("request_hash", sa.Text),
+    sa.Column("lane", sa.Text, nullable=False, server_default="ask"),
     _time("created_at", nullable=False, default=_now),
     sa.Index("batch_by_time", sa.text("created_at DESC")),
     sa.Index("batch_by_conversation", "conversation_id", "created_at"),
@@ -129,6 +130,15 @@ family_pause = sa.Table(
     sa.Column("reason", sa.Text, nullable=False),
     _time("paused_at", nullable=False, default=_now),
     _time("until"),
+)
+
+model_cooldown = sa.Table(
+    "model_cooldown",
+    metadata,
+    sa.Column("family", sa.Text, primary_key=True),
+    sa.Column("model", sa.Text, primary_key=True),
+    _time("until", nullable=False),
+    sa.Column("reason", sa.Text),
 )
 
 system_log = sa.Table(

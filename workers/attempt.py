@@ -49,7 +49,7 @@ async def attempt(
         log.exception("a call ended in a bug", extra={"task_id": task.id, "family": task.family})
         wrong = UpstreamError(f"internal error: {type(bug).__name__}", kind="internal", retryable=True, max_tries=2)
         return _failed(task, wrong, gate, max_failures=max_failures, took_s=time.monotonic() - began)
-    gate.succeeded(task.family)
+    gate.answered(task.family, task.model)
     return _answered(task, answer)
 
 
@@ -84,9 +84,9 @@ def _failed(task: Claimed, error: UpstreamError, gate: Gate, *, max_failures: in
     elif error.http_status != 429:
         gate.succeeded(task.family)
     if error.http_status == 429:
-        gate.too_many(task.family)
+        gate.refused(task.family, task.model, began_at=time.monotonic() - took_s)
     if decision.cool_s:
-        gate.cool(task.family, decision.cool_s)
+        gate.cool(task.family, task.model, decision.cool_s)
     fields = {"task_id": task.id, "family": task.family, "attempt": task.attempt, "kind": error.kind}
     if decision.status is TaskStatus.PENDING:
         log.info("a call failed and will be tried again: %s", error.message, extra=fields)
@@ -100,6 +100,7 @@ def _failed(task: Claimed, error: UpstreamError, gate: Gate, *, max_failures: in
         run_in_s=decision.run_in_s,
         counts_failure=decision.counts_failure,
         counts_bad_answer=decision.counts_bad_answer,
+        cool_s=decision.cool_s,
         error_kind=error.kind,
         error_msg=error.message,
         http_status=error.http_status,

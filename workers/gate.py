@@ -1,4 +1,4 @@
-"""The one gate before reading, taking over and polling: pause, breaker, cooldown and free slots, per family.
+"""The one gate before reading, taking over and polling: pause, breaker and free slots per family, pace per model.
 
 Pure but for the clock it is handed: times are seconds of a monotonic clock.
 """
@@ -8,10 +8,12 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
+from shared.store.claims import Paced
+from workers.pace import Paces
+
 OPEN_AT = 5
 PROBE_AFTER_S = 2.0
 PROBE_AFTER_MOST_S = 30.0
-LOWER_EVERY_S = 1.0
 # What a family can always get while others are busy, as a part of all slots.
 _RESERVE = 8
 
@@ -22,13 +24,10 @@ class _State:
     open_until: float | None = None
     open_for_s: float = PROBE_AFTER_S
     probing: bool = False
-    cool_until: float = 0.0
     last_error: str = ""
     paused: str | None = None
     running: int = 0
-    most: float = 0.0
-    limit: float = 0.0
-    lowered_at: float = -1e9
+    most: int = 0
 
 
 class Gate:
@@ -50,7 +49,8 @@ class Gate:
         self._clock = clock
         self._states = {name: _State() for name in families}
         for name, state in self._states.items():
-            state.most = state.limit = float((limits or {}).get(name) or slots)
+            state.most = (limits or {}).get(name) or slots
+        self._paces = Paces(clock)
         self._turn = 0
 
     @property
@@ -61,13 +61,12 @@ class Gate:
     def room(self, family: str) -> int:
         """How many calls of this family may begin now."""
         state = self._states[family]
-        now = self._clock()
-        if state.paused is not None or now < state.cool_until:
+        if state.paused is not None:
             return 0
         free = self.slots - self.running
         if state.open_until is not None:
-            return min(1, max(0, free)) if now >= state.open_until and not state.probing else 0
-        return max(0, min(free, self._share() - state.running, int(state.limit) - state.running))
+            return min(1, max(0, free)) if self._clock() >= state.open_until and not state.probing else 0
+        return max(0, min(free, self._share() - state.running, state.most - state.running))
 
     def _share(self) -> int:
         """The most slots one family may hold: all but what the others are sure to get."""
@@ -89,19 +88,21 @@ class Gate:
             return [], 0
         return chosen, min(free // len(chosen), *(self.room(name) for name in chosen))
 
-    def begin(self, family: str) -> bool:
+    def begin(self, family: str, model: str) -> bool:
         """Take a slot. Returns False when the gate has closed meanwhile."""
         if self.room(family) <= 0:
             return False
         state = self._states[family]
         state.running += 1
         state.probing = state.open_until is not None
+        self._paces.begin((family, model))
         return True
 
-    def end(self, family: str) -> None:
+    def end(self, family: str, model: str) -> None:
         """Give a slot back."""
         state = self._states[family]
         state.running -= 1
+        self._paces.end((family, model))
         if state.running == 0:
             # A probe that was stopped from outside proved nothing: another may go.
             state.probing = False
@@ -113,16 +114,31 @@ class Gate:
         state.open_until = None
         state.open_for_s = PROBE_AFTER_S
         state.probing = False
-        # Additive increase: about one call more for each round of successes.
-        state.limit = min(state.most, state.limit + 1 / max(1.0, state.limit))
 
-    def too_many(self, family: str) -> None:
-        """The upstream said 429: halve the calls at once, at most once a second for one burst of refusals."""
-        state = self._states[family]
-        now = self._clock()
-        if now - state.lowered_at >= LOWER_EVERY_S:
-            state.lowered_at = now
-            state.limit = max(1.0, min(state.limit, float(state.running)) / 2)
+    def answered(self, family: str, model: str) -> None:
+        """The model answered: it may be asked a little more at once."""
+        self.succeeded(family)
+        self._paces.answered((family, model), most=float(self._states[family].most))
+
+    def refused(self, family: str, model: str, *, began_at: float) -> None:
+        """The upstream said 429 to a call begun then: the model is asked half as much at once."""
+        self._paces.refused((family, model), began_at=began_at, most=float(self._states[family].most))
+
+    def refusals(self, family: str, model: str) -> int:
+        """How many refusals of a model in a row there have been, a burst counted once."""
+        return self._paces.refusals((family, model))
+
+    def cool(self, family: str, model: str, seconds: float) -> None:
+        """Leave a model alone for a while."""
+        self._paces.cool((family, model), seconds)
+
+    def paced(self) -> list[Paced]:
+        """The models that may be asked only so much, for the claim."""
+        return self._paces.paced()
+
+    def passed(self, family: str, tasks: int) -> None:
+        """A claim put so many tasks of a family off."""
+        self._paces.passed(family, tasks)
 
     def failed(self, family: str, why: str) -> None:
         """The endpoint did not answer, or answered that it can't."""
@@ -137,11 +153,6 @@ class Gate:
             state.open_until = now + state.open_for_s
             state.probing = False
 
-    def cool(self, family: str, seconds: float) -> None:
-        """Leave a family alone for a while, as its upstream asked."""
-        state = self._states[family]
-        state.cool_until = max(state.cool_until, self._clock() + seconds)
-
     def set_pauses(self, paused: Mapping[str, str]) -> None:
         """Take over which families are paused, and why."""
         for name, state in self._states.items():
@@ -150,19 +161,17 @@ class Gate:
     def describe(self) -> dict[str, dict[str, object]]:
         """What holds each family, for `aitask ps`."""
         now = self._clock()
-        return {name: _described(state, now) for name, state in self._states.items()}
+        return {name: _described(state, now, self._paces.describe(name)) for name, state in self._states.items()}
 
 
-def _described(state: _State, now: float) -> dict[str, object]:
+def _described(state: _State, now: float, models: dict[str, dict[str, object]]) -> dict[str, object]:
     found: dict[str, object] = {"running": state.running}
     if state.paused is not None:
         found["paused"] = state.paused
     if state.open_until is not None:
         found["breaker"] = {"probe_in_s": round(max(0.0, state.open_until - now), 1), "error": state.last_error}
-    if state.limit < state.most:
-        found["limit"] = int(state.limit)
-    if now < state.cool_until:
-        found["cooling_s"] = round(state.cool_until - now, 1)
+    if models:
+        found["models"] = models
     return found
 
 

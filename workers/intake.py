@@ -5,14 +5,16 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from shared.domain import Claimed, HintFate
 from shared.errors import AitaskError, HintsUnavailable
-from shared.store import work
+from shared.store import claims
+from shared.store.claims import Paced, Terms
 from shared.store.engine import Database
 from shared.streams import Hint, HintReader, group_gone
 from workers.dbthread import DbThread
@@ -35,6 +37,8 @@ GATHER_PART = 4
 # Claimed at a time: with thousands of free slots the first calls need not wait for the last claim.
 MOST_CLAIMED = 240
 _DATABASE_RETRY_S = 0.5
+# How often a family is looked through for tasks behind those that were put off.
+LOOK_BEHIND_S = 0.5
 # XAUTOCLAIM looks at this many entries a call.
 _TAKE_OVER_MOST = 100
 
@@ -89,6 +93,8 @@ class Intake:
         self._cursors = dict.fromkeys(families, "0-0")
         self._claim_lock = asyncio.Lock()
         self._aside: dict[str, _Aside] = {}
+        self._behind: set[str] = set()
+        self._looked_behind_at = 0.0
 
     def stop(self) -> None:
         """Take nothing more."""
@@ -133,6 +139,9 @@ class Intake:
         self._redis_back()
         if hints:
             await self.take(hints)
+        if self._behind and time.monotonic() - self._looked_behind_at > LOOK_BEHIND_S:
+            self._looked_behind_at = time.monotonic()
+            await self._look_behind()
 
     async def _redis_failed(self, error: HintsUnavailable, families: Iterable[str]) -> None:
         if group_gone(error):
@@ -158,7 +167,7 @@ class Intake:
         """Claim straight from the database, and see whether Redis is back."""
         began = 0
         for family in chosen:
-            due = partial(work.claim_due, self._db, family, most=min(each, MOST_CLAIMED), **self._terms())
+            due = partial(claims.claim_due, self._db, family, *self._terms(), most=min(each, MOST_CLAIMED))
             began += self._begin((task, None) for task in await self._claiming(due) or [])
         try:
             await self._hints.ensure_groups(self._families)
@@ -186,16 +195,33 @@ class Intake:
 
     async def _claim(self, named: dict[str, Hint]) -> bool:
         """Claim what these hints name; those whose rows are locked are left in it. Returns False without a database."""
-        result = await self._claiming(partial(work.claim, self._db, list(named), **self._terms()))
+        result = await self._claiming(partial(claims.claim, self._db, list(named), *self._terms()))
         if result is None:
             return False
         claimed, fates = result
         self._begin((task, named.pop(task.id)) for task in claimed)
-        done = [named.pop(task_id) for task_id, fate in fates.items() if fate is HintFate.DONE]
+        done = [named.pop(task_id) for task_id, fate in fates.items() if fate in (HintFate.DONE, HintFate.PUT_OFF)]
+        self._note_put_off(hint for hint in done if fates[hint.task_id or ""] is HintFate.PUT_OFF)
         unknown = [named.pop(task_id) for task_id, fate in fates.items() if fate is HintFate.UNKNOWN]
         await self._quietly(self._hints.discard(done))
         await self._quietly(self._hints.bury(unknown, reason="no such task"))
         return True
+
+    def _note_put_off(self, hints: Iterable[Hint]) -> None:
+        """Behind tasks of a model that is left alone others may wait: their families are looked through."""
+        for family, number in Counter(hint.family for hint in hints).items():
+            self._gate.passed(family, number)
+            self._behind.add(family)
+
+    async def _look_behind(self) -> None:
+        """Claim due tasks of other models past those that were put off, without waiting for their hints' turn."""
+        behind, self._behind = self._behind, set()
+        for family in behind:
+            most = min(self._gate.room(family), MOST_CLAIMED)
+            if most <= 0:
+                continue
+            due = partial(claims.claim_due, self._db, family, *self._terms(), most=most)
+            self._begin((task, None) for task in await self._claiming(due) or [])
 
     def _set_aside(self, locked: dict[str, Hint], *, after_s: float = LOCKED_RETRY_S) -> None:
         """Keep hints whose rows somebody else has locked for later: the reader goes on."""
@@ -275,7 +301,7 @@ class Intake:
         """Claim what has waited for a hint for too long: a Redis that is full can be read and takes no hint."""
         chosen, each = self._gate.plan()
         for family in chosen:
-            overdue = partial(work.claim_overdue, self._db, family, most=min(each, MOST_CLAIMED), **self._terms())
+            overdue = partial(claims.claim_overdue, self._db, family, *self._terms(), most=min(each, MOST_CLAIMED))
             self._begin((task, None) for task in await self._claiming(overdue) or [])
 
     async def take_suspect(self) -> bool:
@@ -288,7 +314,7 @@ class Intake:
         open_now = [family for family in self._families if self._gate.room(family) > 0]
         if not open_now:
             return False
-        task = await self._claiming(lambda: work.claim_suspect(self._db, open_now, **self._terms()))
+        task = await self._claiming(partial(claims.claim_suspect, self._db, open_now, *self._terms()))
         if task is not None:
             self._begin([(task, None)])
         return task is not None
@@ -300,11 +326,7 @@ class Intake:
         except HintsUnavailable:
             log.debug("hints could not be put away")
 
-    def _terms(self) -> dict[str, Any]:
+    def _terms(self) -> tuple[Terms, list[Paced]]:
         limits = self._limits
-        return {
-            "worker": self._worker,
-            "lease_s": limits.lease_s,
-            "deadline_s": limits.deadline_s,
-            "max_rescues": limits.max_rescues,
-        }
+        terms = Terms(self._worker, limits.lease_s, limits.deadline_s, limits.max_rescues)
+        return terms, self._gate.paced()

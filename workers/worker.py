@@ -185,7 +185,7 @@ class Worker:
         """Begin the call of a claimed task, or hand it back when the gate has closed meanwhile."""
         holding = Holding(task, hint)
         self._holdings.add(holding)
-        if self._closing or not self._gate.begin(task.family):
+        if self._closing or not self._gate.begin(task.family, task.model):
             self._recorder.put(work.handed_back(task, run_in_s=0.0 if self._closing else 1.0))
             return
         self._housekeeping.busy()
@@ -209,7 +209,7 @@ class Worker:
             result = work.handed_back(task)
         finally:
             self._live.end(feed)
-            self._gate.end(task.family)
+            self._gate.end(task.family, task.model)
             self._intake.slot_freed()
         if result.error_kind == SIGNED_OUT:
             self._keepalives[task.family].poke()

@@ -27,13 +27,14 @@ def command(name: str, as_json: bool, demo: bool) -> int:
     with open_session(demo=demo, say=say) as session:
         try:
             workers, pauses = fleet.workers(session.db), fleet.pauses(session.db)
+            cooldowns = fleet.cooldowns(session.db)
         except SchemaMismatch as error:
             found.append((name, "", Explanation("schema", error.message, error.remedy.removeprefix("run: "))))
         else:
             for task_id in operate.find_tasks(session.db, name):
                 task = read.task(session.db, task_id)
                 family = session.settings.family(task.family)
-                facts = Facts(task, family, workers, pauses, session.settings.max_failures)
+                facts = Facts(task, family, workers, pauses, session.settings.max_failures, cooldowns)
                 found.append((task.id, task.model, explain(facts)))
     if as_json:
         body = [{"task": i, "model": m, "kind": e.kind, "why": e.why, "remedy": e.remedy} for i, m, e in found]

@@ -21,9 +21,9 @@ def command(dead_too: bool, as_json: bool, demo: bool) -> int:
 
     with open_session(demo=demo, say=say) as session:
         workers = fleet.workers(session.db, dead_too=dead_too)
-        pauses = fleet.pauses(session.db)
+        pauses, cooldowns = fleet.pauses(session.db), fleet.cooldowns(session.db)
     if as_json:
-        out_json(shape.dumps(shape.workers(workers, pauses)))
+        out_json(shape.dumps(shape.workers(workers, pauses, cooldowns)))
     else:
-        print_workers(workers, pauses)
+        print_workers(workers, pauses, cooldowns)
     return 0

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from aitask_cli.views.terminal import console, interactive, out, say
 from aitask_cli.views.words import ago, duration, kind_in_words, short_id
-from shared.domain import AttemptView, BatchLine, BatchView, Pause, WorkerView
+from shared.domain import AttemptView, BatchLine, BatchView, Cooldown, Pause, WorkerView
 from shared.families import Family
 from shared.text import one_line
 
@@ -84,7 +84,7 @@ def print_conversations(lines: Sequence[ConversationLine]) -> None:
     print_rows(("conversation", "last", "turns", "begins with"), rows, wide=3)
 
 
-def print_workers(workers: Sequence[WorkerView], pauses: Sequence[Pause]) -> None:
+def print_workers(workers: Sequence[WorkerView], pauses: Sequence[Pause], cooldowns: Sequence[Cooldown]) -> None:
     """Print the workers, and below them what is paused."""
     now = dt.datetime.now(dt.timezone.utc)
     rows = [
@@ -104,6 +104,9 @@ def print_workers(workers: Sequence[WorkerView], pauses: Sequence[Pause]) -> Non
     for pause in pauses:
         left = f" for {duration(pause.left_s)} more" if pause.left_s is not None else ""
         say(f"{pause.family} is paused{left}: {pause.reason}")
+    for cooled in cooldowns:
+        why = f": {cooled.reason}" if cooled.reason else ""
+        say(f"{cooled.family}/{cooled.model} is left alone for {duration(cooled.left_s)} more{why}")
 
 
 def held_in_words(family: str, state: Mapping[str, Any]) -> str:
@@ -114,10 +117,8 @@ def held_in_words(family: str, state: Mapping[str, Any]) -> str:
     if "breaker" in state:
         breaker = state["breaker"]
         said.append(f"endpoint down, next try in {duration(breaker['probe_in_s'])}: {breaker['error']}")
-    if "cooling_s" in state:
-        said.append(f"told to wait {duration(state['cooling_s'])}")
-    if "limit" in state:
-        said.append(f"slowed to {state['limit']} at once by 429")
+    for model, pace in state.get("models", {}).items():
+        said.append(f"{model} slowed to {pace['limit']} at once by 429")
     return f"{family}: {', '.join(said)}" if said else ""
 
 

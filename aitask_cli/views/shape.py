@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from shared import columns
-from shared.domain import AttemptView, BatchLine, BatchView, Pause, TaskView, WorkerView
+from shared.domain import AttemptView, BatchLine, BatchView, Cooldown, Pause, TaskView, WorkerView
 from shared.families import Family
 
 if TYPE_CHECKING:
@@ -104,8 +104,8 @@ def conversations(lines: Sequence[ConversationLine]) -> dict[str, Any]:
     }
 
 
-def workers(views: Sequence[WorkerView], pauses: Sequence[Pause]) -> dict[str, Any]:
-    """The workers, and the pauses in force."""
+def workers(views: Sequence[WorkerView], pauses: Sequence[Pause], cooldowns: Sequence[Cooldown] = ()) -> dict[str, Any]:
+    """The workers, the pauses in force, and the models left alone."""
     return {
         "workers": [
             {
@@ -125,6 +125,10 @@ def workers(views: Sequence[WorkerView], pauses: Sequence[Pause]) -> dict[str, A
         "pauses": [
             {"family": pause.family, "kind": pause.kind, "reason": pause.reason, "left": pause.left_s}
             for pause in pauses
+        ],
+        "cooldowns": [
+            {"family": found.family, "model": found.model, "reason": found.reason, "left": found.left_s}
+            for found in cooldowns
         ],
     }
 

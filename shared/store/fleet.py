@@ -9,7 +9,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from shared.domain import Pause, WorkerView
+from shared.domain import Cooldown, Pause, WorkerView
 from shared.store.engine import Database, utc
 
 # A worker is taken for dead when it has missed three heartbeats, each a third of its lease.
@@ -37,6 +37,13 @@ _PAUSES = sa.text("""
 SELECT family, reason, kind, extract(epoch FROM until - now())::float AS left_s
 FROM family_pause WHERE until IS NULL OR until > now() ORDER BY family, kind
 """)
+_COOLDOWNS = sa.text("""
+SELECT family, model, reason, extract(epoch FROM until - now())::float AS left_s
+FROM model_cooldown WHERE until > now() ORDER BY family, model
+""")
+# Kept for a while after they ended: a row that is only just over is about to be written again.
+_FORGET_COOLDOWNS = sa.text("DELETE FROM model_cooldown WHERE until < now() - interval '1 hour'")
+
 _PAUSE = sa.text("""
 INSERT INTO family_pause (family, kind, reason, until)
 VALUES (:family, :kind, :reason, now() + make_interval(secs => CAST(:for_s AS float)))
@@ -113,6 +120,7 @@ def leave(db: Database, worker_id: str) -> None:
     with db.transaction() as connection:
         connection.execute(_LEAVE, {"id": worker_id})
         connection.execute(_FORGET)
+        connection.execute(_FORGET_COOLDOWNS)
 
 
 def workers(db: Database, *, dead_too: bool = False) -> list[WorkerView]:
@@ -131,6 +139,11 @@ def served_families(db: Database) -> set[str]:
 def pauses(db: Database) -> list[Pause]:
     """Return the pauses in force."""
     return [Pause(**row) for row in db.rows(_PAUSES)]
+
+
+def cooldowns(db: Database) -> list[Cooldown]:
+    """Return the models that are left alone now."""
+    return [Cooldown(**row) for row in db.rows(_COOLDOWNS)]
 
 
 def pause(db: Database, family: str, *, kind: str, reason: str, for_s: float | None) -> None:

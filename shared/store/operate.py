@@ -26,7 +26,12 @@ UPDATE task t SET
     first_claimed_at = CASE WHEN t.status = 2 THEN NULL ELSE t.first_claimed_at END,
     deadline_at = CASE WHEN t.status = 2 THEN NULL ELSE t.deadline_at END
 FROM chosen WHERE t.id = chosen.id
-RETURNING t.id::text, t.family
+RETURNING t.id::text, t.family, t.model
+""")
+# Who asks for another try now does not want to wait for the model's rest to be over.
+_WARM = sa.text("""
+DELETE FROM model_cooldown c USING unnest(CAST(:families AS text[]), CAST(:models AS text[])) AS m (family, model)
+WHERE c.family = m.family AND c.model = m.model RETURNING c.family
 """)
 
 _END = sa.text("""
@@ -106,7 +111,10 @@ class TaskRow:
 
 def retry(db: Database, ids: Collection[str]) -> list[tuple[str, str]]:
     """Try FAILED tasks anew and waiting ones at once. Returns (family, id) of those that now wait for a hint."""
-    return [(row["family"], row["id"]) for row in db.rows(_RETRY, ids=list(ids))]
+    rows = db.rows(_RETRY, ids=list(ids))
+    if rows:
+        db.rows(_WARM, families=[row["family"] for row in rows], models=[row["model"] for row in rows])
+    return [(row["family"], row["id"]) for row in rows]
 
 
 def cancel(db: Database, ids: Collection[str]) -> list[str]:

@@ -139,11 +139,11 @@ def _write_many(connection: sa.Connection, many: Sequence[Bulk]) -> None:
     batches = [one.batch for one in many]
     columns: tuple[str, ...] = ("id", "title")
     _copy(connection, "conversation", columns, [(o.conversation_id, _escaped(_title(o.batch.prompt))) for o in many])
-    columns = ("id", "conversation_id", "prompt", "system", "options", "idempotency_key", "request_hash")
+    columns = ("id", "conversation_id", "prompt", "system", "options", "idempotency_key", "request_hash", "lane")
     rows: list[tuple[str, ...]] = []
     for one in many:
         new = one.batch
-        texts = (new.prompt, new.system, json.dumps(new.options), new.idempotency_key, new.request_hash)
+        texts = (new.prompt, new.system, json.dumps(new.options), new.idempotency_key, new.request_hash, new.lane)
         rows.append((new.id, one.conversation_id, *map(_escaped, texts)))
     _copy(connection, "batch", columns, rows)
     columns = ("id", "batch_id", "position", "model", "family", "enqueued_at")

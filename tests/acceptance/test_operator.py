@@ -10,7 +10,7 @@ import pytest
 
 from aitask_cli.explaining import Facts, explain
 from aitask_cli.pending import State, state_of
-from shared.domain import Pause, TaskStatus, WorkerView
+from shared.domain import Cooldown, Pause, TaskStatus, WorkerView
 from shared.settings import settings_from
 from shared.store.operate import TaskRow
 from shared.streams import PendingEntry
@@ -164,7 +164,7 @@ def facts(**more: Any) -> Facts:
         (facts(workers=[], family=FAMILY), "key_missing"),
         (facts(task=task(run_in_s=12.0, error_kind="http_429")), "http_429"),
         (facts(state={"breaker": {"error": "refused", "probe_in_s": 3}}), "breaker"),
-        (facts(state={"cooling_s": 3}), "cooling"),
+        (facts(task=task(run_in_s=3.0), cooldowns=[Cooldown("f", "m", "slow down", 3.0)]), "cooling"),
         (facts(in_flight=2), "slots_busy"),
         (facts(), "next"),
     ],

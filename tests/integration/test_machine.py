@@ -18,13 +18,17 @@ from hypothesis.stateful import (
 )
 
 from shared.domain import Claimed, Finished, TaskStatus
-from shared.store import operate, read, recovery, work
+from shared.store import claims, operate, read, recovery, work
+from shared.store.claims import Terms
 from shared.store.engine import Database
 from shared.streams import Streams
 from tests.stand import Stand
 
 MAX_RESCUES = 3
-TERMS: dict[str, Any] = {"lease_s": 600.0, "deadline_s": 3600.0, "max_rescues": MAX_RESCUES}
+
+
+def terms(worker: str) -> Terms:
+    return Terms(worker, 600.0, 3600.0, MAX_RESCUES)
 
 
 def machine(stand: Stand, db: Database, streams: Streams) -> type[RuleBasedStateMachine]:
@@ -50,16 +54,16 @@ def machine(stand: Stand, db: Database, streams: Streams) -> type[RuleBasedState
         @rule(target=held, worker=st.sampled_from("ab"), most=st.integers(1, 3))
         def claim(self, worker: str, most: int) -> Any:
             ids = [i for i, status in self.status.items() if status is TaskStatus.PENDING][:most]
-            claimed, _ = work.claim(db, ids, worker=worker, **TERMS)
+            claimed, _ = claims.claim(db, ids, terms(worker))
             return self._took(claimed)
 
         @rule(target=held, worker=st.sampled_from("ab"))
         def claim_without_hints(self, worker: str) -> Any:
-            return self._took(work.claim_due(db, "qwen", most=2, worker=worker, **TERMS))
+            return self._took(claims.claim_due(db, "qwen", terms(worker), most=2))
 
         @rule(target=held, worker=st.sampled_from("ab"))
         def claim_suspect(self, worker: str) -> Any:
-            task = work.claim_suspect(db, ["qwen"], worker=worker, **TERMS)
+            task = claims.claim_suspect(db, ["qwen"], terms(worker))
             return self._took([task] if task else [])
 
         def _took(self, claimed: list[Claimed]) -> Any:

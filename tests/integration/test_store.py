@@ -18,13 +18,14 @@ from shared.columns import RESULT
 from shared.domain import Claimed, Finished, HintFate, TaskStatus
 from shared.errors import DatabaseUnavailable, NotFound, SchemaMismatch, UsageFault
 from shared.migrations import HEAD
-from shared.store import fleet, read, recovery, schema, work
+from shared.store import claims, fleet, operate, read, recovery, schema, work
+from shared.store.claims import Paced, Terms
 from shared.store.engine import Database, UnstorableData
 from shared.submission import Request, plan
 from shared.tables import metadata
 from tests.stand import Stand, wait_for
 
-TERMS: dict[str, Any] = {"worker": "w", "lease_s": 30.0, "deadline_s": 3600.0, "max_rescues": 3}
+TERMS = Terms("w", 30.0, 3600.0, 3)
 
 
 @pytest.fixture
@@ -34,7 +35,7 @@ def db(stand: Stand) -> Iterator[Database]:
 
 
 def claim_one(db: Database, task_id: str) -> Claimed:
-    claimed, _ = work.claim(db, [task_id], **TERMS)
+    claimed, _ = claims.claim(db, [task_id], TERMS)
     return claimed[0]
 
 
@@ -114,10 +115,10 @@ def test_hints_that_claim_nothing_are_told_apart(stand: Stand, db: Database) -> 
     unknown = "00000000-0000-4000-8000-000000000000"
     with db.transaction() as other:
         other.execute(sa.text("SELECT 1 FROM task WHERE id = :id FOR UPDATE"), {"id": locked})
-        claimed, fates = work.claim(db, [leased, locked, later, unknown], **TERMS)
+        claimed, fates = claims.claim(db, [leased, locked, later, unknown], TERMS)
     assert claimed == []
     assert fates == {
-        leased: HintFate.DONE, later: HintFate.DONE, locked: HintFate.LOCKED, unknown: HintFate.UNKNOWN,
+        leased: HintFate.DONE, later: HintFate.PUT_OFF, locked: HintFate.LOCKED, unknown: HintFate.UNKNOWN,
     }  # fmt: skip
 
 
@@ -173,10 +174,10 @@ def test_an_expired_lease_brings_the_task_back_and_the_third_ends_it(stand: Stan
         stand.query("UPDATE task SET lease_until = now() - interval '1 s'")
         assert expire(db) == [(task_id, "lease_expired")]
         assert read.task(db, task_id).status is TaskStatus.PENDING
-    assert work.claim(db, [task_id], **TERMS) == ([], {task_id: HintFate.DONE}), (
+    assert claims.claim(db, [task_id], TERMS) == ([], {task_id: HintFate.PUT_OFF}), (
         "a suspect is never claimed by its hint"
     )
-    assert work.claim_suspect(db, ["qwen"], **TERMS) is not None
+    assert claims.claim_suspect(db, ["qwen"], TERMS) is not None
     stand.query("UPDATE task SET lease_until = now() - interval '1 s'")
     assert expire(db) == [(task_id, "poison")]
     view = read.task(db, task_id)
@@ -219,7 +220,7 @@ def test_claims_that_race_never_share_a_task(stand: Stand, db: Database) -> None
 
     def take(_: int) -> list[str]:
         barrier.wait()
-        return [task.id for task in work.claim(db, ids, **TERMS)[0]]
+        return [task.id for task in claims.claim(db, ids, TERMS)[0]]
 
     with ThreadPoolExecutor(4) as pool:
         taken = [task_id for part in pool.map(take, range(4)) for task_id in part]
@@ -309,3 +310,65 @@ def test_every_column_that_a_worker_fills_is_written_read_and_shown(stand: Stand
     (view,) = read.batch(db, made.batch_id).tasks
     assert {column.name: getattr(view, column.name) for column in RESULT} == said
     assert shape.task(view).items() >= {column.json: said[column.name] for column in RESULT}.items()
+
+
+def passed_over(stand: Stand, task_id: str) -> tuple[int, int, bool, float]:
+    (row,) = stand.query(
+        "SELECT status, attempt, deadline_at IS NULL AND enqueued_at IS NULL, extract(epoch FROM run_at - now())::float"
+        " FROM task WHERE id = %s",
+        task_id,
+    )
+    return row  # type: ignore[return-value]
+
+
+def cool(db: Database, stand: Stand, model: str, seconds: float) -> None:
+    made = stand.submit("hi", model)
+    task = claim_one(db, made.task_ids[0])
+    told = Finished(
+        id=task.id, attempt=task.attempt, status=TaskStatus.PENDING, outcome="retry", error_msg="slow down",
+        run_in_s=seconds, cool_s=seconds,
+    )  # fmt: skip
+    assert work.record(db, [told]) == {task.id}
+
+
+@pytest.mark.parametrize("way", ["by hint", "due", "overdue"])
+def test_a_cooled_model_s_tasks_are_passed_over_at_no_cost_and_another_s_are_claimed(
+    stand: Stand, db: Database, way: str
+) -> None:
+    cool(db, stand, "qwen:a", 60.0)
+    made = stand.submit("hi", "qwen:a", "qwen:b")
+    late = "UPDATE task SET enqueued_at = NULL, run_at = now() - interval '1 minute' WHERE batch_id = %s RETURNING 1"
+    stand.query(late, made.batch_id)
+    if way == "by hint":
+        claimed, fates = claims.claim(db, list(made.task_ids), TERMS)
+        assert set(fates.values()) == {HintFate.PUT_OFF}
+        for task_id in fates:
+            status, attempt, untouched, run_in_s = passed_over(stand, task_id)
+            assert (status, attempt, untouched, 55 < run_in_s <= 60) == (0, 0, True, True)
+    elif way == "due":
+        claimed = claims.claim_due(db, "qwen", TERMS, most=10)
+    else:
+        claimed = claims.claim_overdue(db, "qwen", TERMS, most=10)
+    assert [task.model for task in claimed] == ["qwen:b"]
+
+
+def test_only_so_many_of_a_paced_model_are_claimed_and_the_others_come_back_one_after_another(
+    stand: Stand, db: Database
+) -> None:
+    made = [stand.submit("hi", *models).task_ids for models in [("qwen:a", "qwen:b"), *[("qwen:a",)] * 4]]
+    claimed, fates = claims.claim(db, [i for ids in made for i in ids], TERMS, [Paced("qwen", "qwen:a", 2, 3.0, 7.0)])
+    assert sorted(task.model for task in claimed) == ["qwen:a", "qwen:a", "qwen:b"]
+    waits = sorted(round(passed_over(stand, task_id)[3]) for task_id in fates)
+    assert waits == [3, 6, 7], "one turn after another, none put off for longer than the most"
+
+
+def test_the_longer_of_two_cooldowns_stands_and_a_retry_by_hand_ends_it(stand: Stand, db: Database) -> None:
+    cool(db, stand, "qwen:a", 60.0)
+    stand.query("UPDATE model_cooldown SET until = now() - interval '1 s' RETURNING 1")
+    cool(db, stand, "qwen:a", 60.0)
+    ((left,),) = stand.query("SELECT extract(epoch FROM until - now())::float FROM model_cooldown")
+    assert 55 < left <= 60
+    (found,) = fleet.cooldowns(db)
+    assert (found.family, found.model, found.reason) == ("qwen", "qwen:a", "slow down")
+    operate.retry(db, [task_id for (task_id,) in stand.query("SELECT id::text FROM task")])
+    assert fleet.cooldowns(db) == []
