@@ -60,7 +60,17 @@ class Unavailable(AitaskError):
 
 
 class DatabaseUnavailable(Unavailable):
-    """PostgreSQL refuses, is gone or does not answer in time."""
+    """PostgreSQL refuses, is gone or does not answer in time.
+
+    Attributes:
+        unknown: whether what was asked for may have been done all the same: the reply to the commit was lost.
+        waits: whether it may come back by itself; not so where a password, a right or the database is missing.
+    """
+
+    def __init__(self, message: str, *, remedy: str = "", unknown: bool = False, waits: bool = True) -> None:
+        super().__init__(message, remedy=remedy)
+        self.unknown = unknown
+        self.waits = waits
 
 
 class SchemaMismatch(Unavailable):

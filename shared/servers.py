@@ -26,19 +26,20 @@ def hot(settings: Settings, *, name: str, connections: int = 1) -> Database:
     Args:
         name: what the connections call themselves in pg_stat_activity.
     """
-    from shared.store.engine import Database
+    from shared.store.engine import Database, Profile
 
-    timeout_s = max(1.0, settings.lease_s / 3.5)
-    return Database(settings.database_dsn, connections=connections, timeout_s=timeout_s, name=name)
+    profile = Profile.hot(lease_s=settings.lease_s)
+    return Database(settings.database_dsn, connections=connections, profile=profile, name=name, pooled=settings.pooled)
 
 
 def reading(
     settings: Settings, *, name: str = "aitask", connections: int = 2, timeout_s: float = READING_TIMEOUT_S
 ) -> Database:
     """PostgreSQL for people's commands and the gateway: the planner is free, the timeout is its own."""
-    from shared.store.engine import Database
+    from shared.store.engine import Database, Profile
 
-    return Database(settings.database_dsn, connections=connections, timeout_s=timeout_s, name=name)
+    profile = Profile.reading(timeout_s=timeout_s)
+    return Database(settings.database_dsn, connections=connections, profile=profile, name=name, pooled=settings.pooled)
 
 
 def streams(settings: Settings, *, timeout_s: float = 1.0) -> Streams:

@@ -6,6 +6,8 @@ import re
 from typing import Any
 from urllib.parse import urlsplit
 
+from shared.postgres_url import parse_postgres_url
+
 Parse = Any
 
 
@@ -78,6 +80,12 @@ def url(*schemes: str) -> Parse:
         return value
 
     return parse
+
+
+def postgres_url(value: str) -> str:
+    """A URL of PostgreSQL, of one host or several."""
+    parse_postgres_url(value)
+    return value
 
 
 def names(value: str) -> tuple[str, ...]:

@@ -18,6 +18,7 @@ from shared import homes
 from shared import setting_values as values
 from shared.errors import SettingFault
 from shared.families import BUILT_IN, Family, FamilyRow, valid_family_name
+from shared.postgres_url import hosts_of
 from shared.sources import Note, Sources
 
 
@@ -42,7 +43,6 @@ def _setting(
     return field(default=default, repr=not secret, metadata=about)
 
 
-_PG = values.url("postgresql", "postgres", "postgresql+psycopg2")
 _REDIS = values.url("redis", "rediss", "unix")
 
 
@@ -51,7 +51,7 @@ class Settings:
     """All that can be set, besides each family's endpoint, key, models and limits (`families`)."""
 
     database_url: str | None = _setting(
-        "DATABASE_URL", None, _PG, "PostgreSQL as one URL; wins over DB_*", secret=True, server=True
+        "DATABASE_URL", None, values.postgres_url, "PostgreSQL as one URL; wins over DB_*", secret=True, server=True
     )
     db_host: str | None = _setting(
         "DB_HOST", None, values.text, "PostgreSQL's host; unset: the local default", server=True
@@ -60,6 +60,9 @@ class Settings:
     postgres_user: str = _setting("POSTGRES_USER", "postgres", values.text, "PostgreSQL user")
     postgres_password: str | None = _setting("POSTGRES_PASSWORD", None, values.text, "its password", secret=True)
     postgres_db: str = _setting("POSTGRES_DB", "aitask", values.text, "PostgreSQL database")
+    pooled: bool | None = _setting(
+        "AITASK_POOLED", None, values.flag, "whether a pooler such as PgBouncer is in between; unset: found out"
+    )
     redis_url: str | None = _setting(
         "REDIS_URL", None, _REDIS, "Redis or Valkey as one URL; wins over REDIS_*", secret=True, server=True
     )
@@ -162,14 +165,15 @@ class Settings:
 
     @property
     def database_dsn(self) -> str:
-        """The database as a SQLAlchemy URL for psycopg2."""
+        """The database as a URL."""
         if self.database_url is not None:
-            return "postgresql+psycopg2://" + self.database_url.split("://", 1)[1]
+            return self.database_url
         password = f":{quote(self.postgres_password, safe='')}" if self.postgres_password else ""
-        user = quote(self.postgres_user, safe="")
+        user, name = quote(self.postgres_user, safe=""), quote(self.postgres_db, safe="")
         host = self.db_host or "localhost"
-        host = f"[{host}]" if ":" in host else host
-        return f"postgresql+psycopg2://{user}{password}@{host}:{self.db_port}/{quote(self.postgres_db, safe='')}"
+        if host.startswith("/"):
+            return f"postgresql://{user}{password}@/{name}?host={quote(host, safe='')}&port={self.db_port}"
+        return f"postgresql://{user}{password}@{hosts_of(host, self.db_port)}/{name}"
 
     @property
     def redis_dsn(self) -> str:

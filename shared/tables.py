@@ -152,3 +152,11 @@ system_log = sa.Table(
     sa.Column("trace", sa.Text),
     sa.Column("fields", JSONB, nullable=False, server_default="{}"),
 )
+
+# Written by migrations alone: the oldest head of a release that works with the tables of a revision.
+schema_mark = sa.Table(
+    "schema_mark",
+    metadata,
+    sa.Column("revision", sa.Text, primary_key=True),
+    sa.Column("oldest", sa.Text, nullable=False),
+)

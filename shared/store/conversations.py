@@ -10,7 +10,7 @@ import sqlalchemy as sa
 from shared.domain import TaskStatus
 from shared.errors import NotFound, UsageFault
 from shared.ids import prefix_range
-from shared.store.engine import Database, utc
+from shared.store.engine import Database, Row, utc
 
 _LAST = sa.text("SELECT conversation_id::text AS id FROM batch ORDER BY created_at DESC, id LIMIT 1")
 _BY_PREFIX = sa.text("""
@@ -76,7 +76,7 @@ def find(db: Database, name: str) -> str:
 
 def turns(db: Database, conversation_id: str) -> list[Turn]:
     """Return a conversation's newest turns, oldest of them first."""
-    grouped: dict[str, list[sa.RowMapping]] = {}
+    grouped: dict[str, list[Row]] = {}
     for row in db.rows(_TURNS, id=conversation_id, most=_TURNS_READ):
         grouped.setdefault(row["batch_id"], []).append(row)
     found = []

@@ -1,206 +1,320 @@
-"""The connection to PostgreSQL: timeouts, pool, and the one place where driver errors become ours."""
+"""The way to PostgreSQL: statements, transactions, and what a pooler in between makes different."""
 
 from __future__ import annotations
 
 import contextlib
 import datetime as dt
-import re
-import time
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, TypeVar
 
 import psycopg2
-import sqlalchemy as sa
-from sqlalchemy import exc
-from sqlalchemy.engine.interfaces import DBAPIConnection
-from sqlalchemy.pool import ConnectionPoolEntry, PoolProxiedConnection
+from psycopg2.extensions import make_dsn, parse_dsn
+from psycopg2.extras import NamedTupleCursor
 
-from shared.errors import AitaskError, DatabaseUnavailable, SchemaMismatch
+from shared.postgres_url import parse_postgres_url
+from shared.store.faults import NOT_OURS, STALE_PLAN, UnstorableData, is_lost, not_connected, translated
+from shared.store.pool import Link, Pool
+from shared.store.profile import READING_TIMEOUT_S, Profile
+from shared.store.statements import Prepared, Sql, Statement, for_driver
 
-# SQLSTATE classes, https://www.postgresql.org/docs/current/errcodes-appendix.html
-_MISSING_OBJECT = ("42P01", "42703", "3F000")
-_BAD_DATA = "22"
-_NO_PRIVILEGE = "42501"
-_ROW_TOO_LARGE = ("54000",)
+__all__ = ["Database", "Prepared", "Profile", "Row", "Sql", "Transaction", "UnstorableData", "utc"]
 
-_REFUSED = (exc.DataError, exc.IntegrityError, psycopg2.DataError, psycopg2.IntegrityError)
-_AWAY = (
-    *(exc.OperationalError, exc.InterfaceError, exc.TimeoutError, exc.InternalError),
-    *(psycopg2.OperationalError, psycopg2.InterfaceError, psycopg2.InternalError),
-)
-# `:name`, but not the `::` of a cast.
-_VALUE = re.compile(r"(?<!:):(\w+)")
-
-# A connection that has been idle for longer may have lost its server.
-PING_AFTER_S = 1.0
-
-
-class UnstorableData(AitaskError):
-    """PostgreSQL refused a statement because of the data in it, not because of its own state."""
-
-
-class Prepared:
-    """A statement of the hot path: each connection has it planned once, for the planning costs more than the work.
-
-    Args:
-        name: of the statement on the server.
-        text: SQL with `:name` for each value.
-        types: the PostgreSQL type of each value, by name.
-    """
-
-    def __init__(self, name: str, text: str, **types: str) -> None:
-        places = {value: f"${number}" for number, value in enumerate(types, 1)}
-        numbered = _VALUE.sub(lambda found: places[found[1]], text)
-        self.name = name
-        self.prepare = f"PREPARE {name} ({', '.join(types.values())}) AS {numbered}"
-        # What psycopg2 writes for a list needs its type said: an empty one has none.
-        given = ", ".join(f"CAST(%({value})s AS {kind})" for value, kind in types.items())
-        self.execute = f"EXECUTE {name} ({given})"
+T = TypeVar("T")
+Row = Mapping[str, Any]
 
 
 class Database:
-    """A pool of connections with the timeouts of its user.
+    """A pool of connections with the profile of its user.
+
+    Behind a pooler in transaction mode (PgBouncer) nothing is a connection's own: no start-up options, no prepared
+    statements; every transaction begins with what it needs. That is found out by itself, or said.
 
     Args:
-        dsn: SQLAlchemy URL for psycopg2.
+        dsn: URL, as people write it.
         connections: the most connections held.
-        timeout_s: bound for connecting, for a lock and for a statement, in seconds.
+        timeout_s: bound for connecting, for a lock and for a statement, in seconds, where no profile is given.
         name: what the connections call themselves in pg_stat_activity.
+        pooled: whether a pooler stands in between; None: find out.
     """
 
-    def __init__(self, dsn: str, *, connections: int = 2, timeout_s: float = 10.0, name: str = "aitask") -> None:
-        timeout_ms = int(timeout_s * 1000)
-        self.engine = sa.create_engine(
-            dsn,
-            pool_size=connections,
-            max_overflow=0,
-            pool_timeout=timeout_s,
-            # One statement a transaction; `transaction` says BEGIN itself. psycopg2 changes between the two with a
-            # statement to the server.
-            isolation_level="AUTOCOMMIT",
-            # Nothing here is an hstore; to look for its type costs a round trip with each new connection.
-            use_native_hstore=False,
-            connect_args={
-                # libpq takes whole seconds and treats 1 as 2.
-                "connect_timeout": max(2, int(timeout_s)),
-                "tcp_user_timeout": timeout_ms,
-                "application_name": name,
-                "options": f"-c statement_timeout={timeout_ms} -c lock_timeout={timeout_ms} -c TimeZone=UTC"
-                # What every guarded statement here is written for, whatever the server's default is.
-                " -c default_transaction_isolation=read\\ committed"
-                # A plan made while a table was small, or never analyzed, must serve when it is large: always by index.
-                " -c plan_cache_mode=force_generic_plan -c enable_seqscan=off",
-            },
-        )
-        # A statement's round trip is not doubled by a ping while the last one was answered just now.
-        sa.event.listen(self.engine, "checkin", _used)
-        sa.event.listen(self.engine, "checkout", _ping_when_idle)
+    def __init__(
+        self,
+        dsn: str,
+        *,
+        connections: int = 2,
+        timeout_s: float = READING_TIMEOUT_S,
+        name: str = "aitask",
+        profile: Profile | None = None,
+        pooled: bool | None = None,
+    ) -> None:
+        url = parse_postgres_url(dsn)
+        self.profile = profile or Profile.reading(timeout_s=timeout_s)
+        self.name = name
+        self._dsn = url.dsn
+        self.pooled = bool(pooled) or url.pooled
+        self._certain = self.pooled or pooled is False
+        self._pool = Pool(self._connected, size=connections, timeout_s=self.profile.timeout_s)
+        settings = "; ".join(f"SET LOCAL {key} = '{value}'" for key, value in self.profile.local.items())
+        self._preamble = f"SET TRANSACTION ISOLATION LEVEL READ COMMITTED; {settings}; "
+
+    @property
+    def connects(self) -> int:
+        """How many connections have been made: when it has grown, the server may be another."""
+        return self._pool.made
 
     @contextmanager
-    def transaction(self) -> Iterator[sa.Connection]:
+    def transaction(self) -> Iterator[Transaction]:
         """Open a transaction that commits at the end of the block.
 
         Raises:
-            DatabaseUnavailable: PostgreSQL is away, refuses, or did not answer in time.
+            DatabaseUnavailable: PostgreSQL is away, refuses, or did not answer in time; `unknown` when it was the
+                reply to the commit that did not come.
             SchemaMismatch: a table or column is missing.
             UnstorableData: the data itself was refused.
         """
-        try:
-            with self.engine.connect() as connection:
-                connection.exec_driver_sql("BEGIN")
-                try:
-                    yield connection
-                except BaseException:
-                    with contextlib.suppress(exc.DBAPIError):
-                        connection.exec_driver_sql("ROLLBACK")
-                    raise
-                connection.exec_driver_sql("COMMIT")
-        except (exc.DBAPIError, exc.TimeoutError) as error:
-            raise translated(error) from error
-        except psycopg2.Error as error:
-            # Of what went to the driver itself. The ROLLBACK above has shown the pool whether the connection lives.
-            raise translated(error, lost=type(error) is psycopg2.DatabaseError) from error
+        with self._link() as link:
+            _say(link, f"BEGIN; {self._preamble}" if self.pooled else "BEGIN")
+            try:
+                yield Transaction(link)
+            except BaseException:
+                _roll_back(link)
+                raise
+            with self._link_errors(link, unknown=True):
+                _say(link, "COMMIT")
 
-    def rows(self, statement: sa.TextClause, **values: Any) -> list[sa.RowMapping]:
-        """Run one statement, which commits by itself, and return its rows.
+    def rows(self, statement: Statement, **values: Any) -> list[Row]:
+        """Run one statement, which commits by itself, and return its rows: one round trip."""
+        text = (self._preamble if self.pooled else "") + for_driver(statement.text)
 
-        One round trip: BEGIN, COMMIT and the pool's ROLLBACK would be three more.
-        """
-        try:
-            with self.engine.connect() as connection:
-                return list(connection.execute(statement, values).mappings())
-        except (exc.DBAPIError, exc.TimeoutError) as error:
-            raise translated(error) from error
+        def ask(link: Link) -> list[Row]:
+            with contextlib.closing(link.raw.cursor()) as cursor:
+                cursor.execute(text, values)
+                if cursor.description is None:
+                    return []
+                names = [column.name for column in cursor.description]
+                return [dict(zip(names, row, strict=True)) for row in cursor.fetchall()]
+
+        return self._on_link(ask)
 
     def run(self, statement: Prepared, **values: Any) -> list[tuple[Any, ...]]:
-        """Run a prepared statement, which commits by itself, and return its rows: one round trip.
+        """Run a statement of the hot path, which commits by itself, and return its rows: one round trip.
 
-        It goes past SQLAlchemy's execution, which costs 0.4 ms a statement, but for the pool.
+        Raises:
+            DatabaseUnavailable: as `transaction`.
         """
-        try:
-            pooled = self.engine.raw_connection()
-        except (exc.SQLAlchemyError, psycopg2.Error) as error:
-            # A server that stops in the middle of a connection's making may have psycopg2 raise anything.
-            raise translated(error, lost=isinstance(error, psycopg2.Error)) from error
-        raw = pooled.driver_connection
-        assert raw is not None
-        try:
-            with contextlib.closing(raw.cursor()) as cursor:
-                known = pooled.info.setdefault("prepared", set())
-                if statement.name not in known:
-                    cursor.execute(statement.prepare)
-                    known.add(statement.name)
-                cursor.execute(statement.execute, values)
+
+        def ask(link: Link) -> list[tuple[Any, ...]]:
+            with contextlib.closing(link.raw.cursor()) as cursor:
+                cursor.execute(self._form(statement, link, cursor), values)
                 return list(cursor.fetchall())
-        except psycopg2.Error as error:
-            # psycopg2 raises all kinds of errors for a connection that broke, and may not call it closed.
-            lost = self.engine.dialect.is_disconnect(error, raw, None) or type(error) is psycopg2.DatabaseError
-            if lost:
-                pooled.invalidate(error)
-            raise translated(error, lost=lost) from error
-        finally:
-            pooled.close()
+
+        return self._on_link(ask)
+
+    def _form(self, statement: Prepared, link: Link, cursor: Any) -> str:
+        if self.pooled:
+            # Several statements in one string are one transaction.
+            return self._preamble + statement.plain
+        if statement.name in link.prepared:
+            return statement.execute
+        if statement.name not in link.seen:
+            # To prepare what is said once, as most commands do, would be a round trip for nothing.
+            link.seen.add(statement.name)
+            return statement.plain
+        cursor.execute(statement.prepare)
+        link.prepared.add(statement.name)
+        return statement.execute
 
     def close(self) -> None:
         """Close every connection that is not in use."""
-        self.engine.dispose()
+        self._pool.close()
+
+    @contextmanager
+    def raw(self) -> Iterator[Any]:
+        """A driver's connection, for what only the driver can do (migrations)."""
+        with self._link() as link:
+            yield link.raw
+
+    def room(self) -> int:
+        """How many of the connections this may hold the server hands out at the same time, waiting for each at most
+        as long as for a statement.
+
+        Raises:
+            DatabaseUnavailable: not even one.
+        """
+        found: list[int] = []
+        enough = threading.Event()
+        threads = [
+            threading.Thread(target=self._hold, args=(found, enough), daemon=True) for _ in range(self._pool.size)
+        ]
+        for thread in threads:
+            thread.start()
+        end = _deadline(min(3.0, self.profile.timeout_s))
+        while len(found) < self._pool.size and end() > 0 and any(thread.is_alive() for thread in threads):
+            enough.wait(0.01)
+        enough.set()
+        return len(found)
+
+    def _hold(self, found: list[int], enough: threading.Event) -> None:
+        """Hold a transaction open until all are, or it is clear that they will not be."""
+        with contextlib.suppress(Exception), self.transaction() as transaction:
+            found.append(transaction.scalar(Sql("SELECT 1")))
+            end = _deadline(self.profile.timeout_s)
+            while len(found) < self._pool.size and not enough.wait(0.01) and end() > 0:
+                pass
+
+    def _on_link(self, ask: Callable[[Link], T]) -> T:
+        """Ask on a connection; once more on another where this one knows other statements than we thought."""
+        try:
+            with self._link(unknown=True, once_more=True) as link:
+                return ask(link)
+        except _OnceMore:
+            with self._link(unknown=True) as link:
+                return ask(link)
+
+    @contextmanager
+    def _link(self, *, unknown: bool = False, once_more: bool = False) -> Iterator[Link]:
+        link = self._pool.take()
+        try:
+            with self._link_errors(link, unknown=unknown, once_more=once_more):
+                yield link
+        finally:
+            self._pool.give(link)
+
+    @contextmanager
+    def _link_errors(self, link: Link, *, unknown: bool, once_more: bool = False) -> Iterator[None]:
+        try:
+            yield
+        except psycopg2.Error as error:
+            if error.pgcode in NOT_OURS or error.pgcode == STALE_PLAN:
+                # The statement was not run. Its name is forgotten, for good where a pooler must be in between.
+                link.close()
+                if error.pgcode in NOT_OURS:
+                    self.pooled = self._certain = True
+                if once_more:
+                    raise _OnceMore from error
+            lost = is_lost(error, link.raw)
+            if lost:
+                self._pool.distrust(link)
+            raise translated(error, lost=lost, unknown=unknown) from error
+
+    def _connected(self) -> Any:
+        """Make a connection; find out first whether a pooler lets it have what it needs."""
+        try:
+            if self.pooled:
+                return self._connect(options=False)
+            try:
+                raw = self._connect(options=True)
+            except psycopg2.OperationalError as error:
+                # PgBouncer's words; before there is a connection, libpq hands on no code.
+                if "unsupported startup parameter" not in str(error):
+                    raise
+                self.pooled = self._certain = True
+                return self._connect(options=False)
+            if not self._certain:
+                # A pooler may also be told to ignore them.
+                self.pooled = not _has(raw, self.profile.session)
+                self._certain = True
+            return raw
+        except psycopg2.Error as error:
+            raise not_connected(error) from error
+
+    def _connect(self, *, options: bool) -> Any:
+        given = parse_dsn(self._dsn)
+        # Text is UTF-8 here, whatever the environment, the role or the database would rather have.
+        ours = {**self.profile.client, "application_name": self.name[:63], "client_encoding": "UTF8"}
+        ours = {key: value for key, value in ours.items() if key not in given or key == "client_encoding"}
+        if options:
+            settings = [f"-c {key}={value.replace(' ', chr(92) + ' ')}" for key, value in self.profile.session.items()]
+            ours["options"] = " ".join([given.get("options", ""), *settings]).strip()
+        raw = psycopg2.connect(make_dsn(self._dsn, **ours))
+        # One statement a transaction; `transaction` says BEGIN itself.
+        raw.autocommit = True
+        return raw
 
 
-def _used(connection: DBAPIConnection, record: ConnectionPoolEntry) -> None:
-    record.info["used_at"] = time.monotonic()
+class Transaction:
+    """An open transaction: statements, and COPY."""
+
+    def __init__(self, link: Link) -> None:
+        self._link = link
+
+    def execute(self, statement: Statement, values: Mapping[str, Any] | None = None) -> Rows:
+        """Run a statement and return its rows."""
+        with contextlib.closing(self._link.raw.cursor(cursor_factory=NamedTupleCursor)) as cursor:
+            cursor.execute(for_driver(statement.text), values or {})
+            return Rows(cursor.fetchall() if cursor.description else [])
+
+    def scalar(self, statement: Statement, values: Mapping[str, Any] | None = None) -> Any:
+        """Run a statement and return the first column of its first row, or None."""
+        row = self.execute(statement, values).first()
+        return None if row is None else row[0]
+
+    def copy(self, statement: str, lines: Any, *, size: int) -> None:
+        """Run COPY … FROM STDIN."""
+        with contextlib.closing(self._link.raw.cursor()) as cursor:
+            cursor.copy_expert(statement, lines, size=size)
 
 
-def _ping_when_idle(connection: DBAPIConnection, record: ConnectionPoolEntry, fairy: PoolProxiedConnection) -> None:
-    """Find out whether an idle connection still lives; the pool makes a new one of a dead one and tries again."""
-    used_at = record.info.get("used_at")
-    if used_at is None or time.monotonic() - used_at < PING_AFTER_S:
-        return
+class Rows(list[Any]):
+    """Rows whose columns are attributes."""
+
+    def all(self) -> list[Any]:
+        return self
+
+    def first(self) -> Any:
+        return self[0] if self else None
+
+    def one(self) -> Any:
+        (row,) = self
+        return row
+
+    def scalars(self) -> list[Any]:
+        return [row[0] for row in self]
+
+    def mappings(self) -> Mappings:
+        return Mappings(row._asdict() for row in self)
+
+
+class Mappings(list[Row]):
+    """Rows by their columns' names."""
+
+    def all(self) -> list[Row]:
+        return self
+
+    def first(self) -> Row | None:
+        return self[0] if self else None
+
+
+class _OnceMore(Exception):
+    """The connection knew other statements than we thought."""
+
+
+def _say(link: Link, text: str) -> None:
+    with contextlib.closing(link.raw.cursor()) as cursor:
+        cursor.execute(text)
+
+
+def _roll_back(link: Link) -> None:
+    """Roll back; a connection that can't is closed, which does the same."""
     try:
-        with contextlib.closing(connection.cursor()) as cursor:
-            cursor.execute("SELECT 1")
-    except psycopg2.Error as error:
-        raise exc.DisconnectionError from error
+        _say(link, "ROLLBACK")
+    except psycopg2.Error:
+        link.close()
 
 
-def translated(error: exc.SQLAlchemyError | psycopg2.Error, *, lost: bool = False) -> AitaskError:
-    """Return our error for a driver's. The text is the server's own first line: it names no password.
+def _has(raw: Any, wanted: Mapping[str, str]) -> bool:
+    with contextlib.closing(raw.cursor()) as cursor:
+        cursor.execute("SELECT current_setting('plan_cache_mode'), current_setting('default_transaction_isolation')")
+        return bool(cursor.fetchone() == (wanted["plan_cache_mode"], wanted["default_transaction_isolation"]))
 
-    Args:
-        lost: whether the connection broke.
-    """
-    origin = getattr(error, "orig", None) or error
-    state = getattr(origin, "pgcode", None) or ""
-    reason = str(origin).strip().splitlines()[0] if str(origin).strip() else "no reason given"
-    if state in _MISSING_OBJECT:
-        return SchemaMismatch("the database has no aitask tables of this version", remedy="run: aitask db init")
-    if state.startswith(_BAD_DATA) or state in _ROW_TOO_LARGE or isinstance(error, _REFUSED):
-        return UnstorableData(f"PostgreSQL refused the data: {reason}")
-    if state == _NO_PRIVILEGE:
-        return DatabaseUnavailable(f"PostgreSQL refuses: {reason}", remedy="grant the user of DATABASE_URL its rights")
-    if lost or isinstance(error, _AWAY) or (isinstance(error, exc.DBAPIError) and error.connection_invalidated):
-        return DatabaseUnavailable(f"PostgreSQL is not available: {reason}", remedy="see: aitask doctor")
-    raise error
+
+def _deadline(seconds: float) -> Callable[[], float]:
+    import time
+
+    end = time.monotonic() + seconds
+    return lambda: end - time.monotonic()
 
 
 def utc(value: dt.datetime) -> dt.datetime:

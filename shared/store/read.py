@@ -10,7 +10,7 @@ from shared.columns import RESULT
 from shared.domain import AttemptView, BatchLine, BatchView, TaskState, TaskStatus, TaskView
 from shared.errors import NotFound, UsageFault
 from shared.ids import prefix_range
-from shared.store.engine import Database, utc
+from shared.store.engine import Database, Row, utc
 
 _TASK = f"""
 SELECT t.id::text, t.batch_id::text, t.position, t.model, t.family, t.status, t.attempt, t.failures, t.rescues,
@@ -157,7 +157,7 @@ def recent(db: Database, most: int) -> Sequence[BatchLine]:
     ]
 
 
-def _task(row: sa.RowMapping) -> TaskView:
+def _task(row: Row) -> TaskView:
     finished = row["finished_at"]
     return TaskView(
         **{

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import sqlalchemy as sa
 
-from shared.store.engine import Database
+from shared.store.engine import Database, Transaction
 
 # Any fixed number; one database holds one aitask.
 _RECONCILER_LOCK = 0x6169_7265_636F
@@ -101,7 +101,7 @@ class Clock:
 class Tick:
     """One reconciler's turn: a transaction under the lock that keeps all others out."""
 
-    def __init__(self, connection: sa.Connection, *, max_rescues: int) -> None:
+    def __init__(self, connection: Transaction, *, max_rescues: int) -> None:
         self._connection = connection
         self._max_rescues = max_rescues
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import io
 import json
 from collections.abc import Sequence
@@ -12,7 +11,7 @@ import sqlalchemy as sa
 
 from shared.domain import NewBatch
 from shared.errors import Conflict
-from shared.store.engine import Database, Prepared, UnstorableData
+from shared.store.engine import Database, Prepared, Transaction, UnstorableData
 
 _SUBMIT = Prepared(
     "aitask_submit",
@@ -135,7 +134,7 @@ def _submit_many(db: Database, many: Sequence[Bulk]) -> list[str]:
     return [used.get(one.batch.idempotency_key, (one.batch.id,))[0] for one in many]
 
 
-def _write_many(connection: sa.Connection, many: Sequence[Bulk]) -> None:
+def _write_many(connection: Transaction, many: Sequence[Bulk]) -> None:
     batches = [one.batch for one in many]
     columns: tuple[str, ...] = ("id", "title")
     _copy(connection, "conversation", columns, [(o.conversation_id, _escaped(_title(o.batch.prompt))) for o in many])
@@ -160,13 +159,10 @@ _COPY_NULL = r"\N"
 _COPY_ESCAPES = str.maketrans({"\\": r"\\", "\n": r"\n", "\r": r"\r", "\t": r"\t"})
 
 
-def _copy(connection: sa.Connection, table: str, columns: Sequence[str], rows: Sequence[tuple[str, ...]]) -> None:
+def _copy(connection: Transaction, table: str, columns: Sequence[str], rows: Sequence[tuple[str, ...]]) -> None:
     """Write rows with COPY: no driver quotes each value, no server parses them as SQL. Values come escaped."""
-    raw = connection.connection.driver_connection
-    assert raw is not None
     lines = io.StringIO("\n".join(map("\t".join, rows)))
-    with contextlib.closing(raw.cursor()) as cursor:
-        cursor.copy_expert(f"COPY {table} ({', '.join(columns)}) FROM STDIN", lines, size=_COPY_CHARS)
+    connection.copy(f"COPY {table} ({', '.join(columns)}) FROM STDIN", lines, size=_COPY_CHARS)
 
 
 def _escaped(text: str | None) -> str:

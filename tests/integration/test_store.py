@@ -20,7 +20,7 @@ from shared.errors import DatabaseUnavailable, NotFound, SchemaMismatch, UsageFa
 from shared.migrations import HEAD
 from shared.store import claims, fleet, operate, read, recovery, schema, work
 from shared.store.claims import Paced, Terms
-from shared.store.engine import Database, UnstorableData
+from shared.store.engine import Database, Sql, UnstorableData
 from shared.submission import Request, plan
 from shared.tables import metadata
 from tests.stand import Stand, wait_for
@@ -46,7 +46,7 @@ def answered(task: Claimed, text: str = "yes", **more: Any) -> Finished:
 
 
 def test_the_migrations_make_exactly_the_tables_that_the_code_names(db: Database) -> None:
-    with db.transaction() as connection:
+    with schema.alembic_connection(db) as connection:
         found = compare_metadata(MigrationContext.configure(connection, opts={"compare_type": True}), metadata)
     assert found == []
 
@@ -288,7 +288,7 @@ def test_a_bulk_submission_whose_connection_is_cut_stores_nothing(stand: Stand, 
     waiting = "SELECT pid FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
     with stand.db() as other, stand.streams() as streams, ThreadPoolExecutor(1) as pool:
         with other.transaction() as holder:
-            holder.exec_driver_sql("LOCK TABLE task IN ACCESS EXCLUSIVE MODE")
+            holder.execute(Sql("LOCK TABLE task IN ACCESS EXCLUSIVE MODE"))
             cut_off = pool.submit(lambda: list(submit_all(db, streams, plans)))
             wait_for(lambda: stand.query(waiting), what="the submission at the lock")
             stand.query(f"SELECT pg_terminate_backend(pid) FROM ({waiting}) AS w")

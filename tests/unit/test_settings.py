@@ -92,7 +92,7 @@ def test_parts_make_the_same_database_address_as_a_url() -> None:
             "POSTGRES_DB": "x",
         }
     )
-    assert settings.database_dsn == "postgresql+psycopg2://me:p%40ss%2Fword@db:6000/x"
+    assert settings.database_dsn == "postgresql://me:p%40ss%2Fword@db:6000/x"
 
 
 def test_the_demo_leaves_configured_servers_endpoints_and_keys_behind() -> None:
