@@ -102,8 +102,23 @@ def group() -> None:
 
 def main() -> NoReturn:
     """Run the command line and exit."""
+    _fill_closed_descriptors()
     signal.signal(signal.SIGTERM, _terminate)
     sys.exit(run(sys.argv[1:]))
+
+
+def _fill_closed_descriptors() -> None:
+    """Open /dev/null where the caller closed a standard descriptor: the next socket would get its number."""
+    for number in (0, 1, 2):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)
+    if sys.stderr is None:
+        sys.stderr = os.fdopen(2, "w", closefd=False)
+    if sys.stdout is None:
+        sys.stdout = os.fdopen(1, "w", closefd=False)
+        print("aitask: standard output is closed; what goes there is lost", file=sys.stderr)
 
 
 def _terminate(number: int, frame: FrameType | None) -> NoReturn:

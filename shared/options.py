@@ -68,6 +68,6 @@ def parse_options(pairs: Iterable[tuple[str, str]]) -> dict[str, Any]:
         parse, expected = OPTIONS[name]
         try:
             options[name] = parse(value)
-        except (ValueError, OverflowError):
+        except (ValueError, OverflowError, RecursionError):
             raise UsageFault(f"the option {name} can't be {value[:60]!r}", remedy=f"give {expected}") from None
     return options

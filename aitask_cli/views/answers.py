@@ -59,9 +59,10 @@ def _body(task: TaskView, *, reasoning: bool, max_failures: int) -> str:
 
 
 def _rendered(screen: Console, batch: BatchView, *, raw: bool, reasoning: bool, max_failures: int) -> None:
-    from rich.markdown import Markdown
     from rich.rule import Rule
     from rich.text import Text
+
+    from aitask_cli.views.markdown import cleaned_markdown
 
     for task in batch.tasks:
         screen.print(Rule(Text(_heading(task, max_failures=max_failures)), align="left", style="cyan"))
@@ -77,7 +78,7 @@ def _rendered(screen: Console, batch: BatchView, *, raw: bool, reasoning: bool, 
         if raw or len(text) > _MARKDOWN_CHARS:
             screen.print(Text(text), soft_wrap=True)
         else:
-            screen.print(Markdown(text, hyperlinks=False))
+            screen.print(cleaned_markdown(text))
         screen.print()
 
 

@@ -135,7 +135,7 @@ def print_families(found: Sequence[tuple[Family, Probe]]) -> None:
 def print_logs(lines: Sequence[LogLine], *, traces: bool) -> None:
     """Print records of the system log."""
     for line in lines:
-        fields = " ".join(f"{key}={value}" for key, value in line.fields.items())
+        fields = " ".join(f"{key}={one_line(str(value), 2000)}" for key, value in line.fields.items())
         out(f"{line.at.isoformat(timespec='seconds')} {line.level} {one_line(line.message, 2000)}  {fields}")
         if traces and line.trace:
             out(line.trace.rstrip())

@@ -20,8 +20,10 @@ _STYLES = {
     TaskStatus.SUCCESS: "green",
     TaskStatus.FAILED: "red",
 }
-# Header, its rule, and the line that counts what is not shown.
+# Title, header, its rules, and the line that counts what is not shown.
 _LINES_BESIDE_ROWS = 5
+_LINES_WITHOUT_HEADER = 2
+_LOW = 8
 _MANY_COLUMNS = 76
 
 
@@ -32,9 +34,11 @@ def table(snapshot: Snapshot, *, width: int, height: int, max_failures: int) -> 
     from rich.text import Text
 
     wide = width >= _MANY_COLUMNS
-    rows, left_out = _chosen(snapshot.batch.tasks, max(1, height - _LINES_BESIDE_ROWS))
+    low = height < _LOW
+    most = max(1, height - (_LINES_WITHOUT_HEADER if low else _LINES_BESIDE_ROWS))
+    rows, left_out = _chosen(snapshot.batch.tasks, most)
     cells = [_row(snapshot, task, wide=wide, width=width, max_failures=max_failures) for task in rows]
-    drawn = Table(box=box.SIMPLE_HEAD, pad_edge=False, width=width)
+    drawn = Table(box=None if low else box.SIMPLE_HEAD, show_header=not low, pad_edge=False, width=width)
     # What these two need, within bounds: the text gets the rest.
     for column, (name, most) in enumerate((("model", 28 if wide else 14), ("state", 34 if wide else 20))):
         needed = max(len(name), *(row[column].cell_len for row in cells))
@@ -55,7 +59,8 @@ def _chosen(tasks: tuple[TaskView, ...], most: int) -> tuple[list[TaskView], int
     if len(tasks) <= most:
         return list(tasks), 0
     by_interest = sorted(tasks, key=lambda task: (task.status.terminal, task.status is TaskStatus.PENDING))
-    kept = {task.id for task in by_interest[: most - 1]}
+    # The last line counts the others; one model is shown however low the terminal is.
+    kept = {task.id for task in by_interest[: max(1, most - 1)]}
     return [task for task in tasks if task.id in kept], len(tasks) - len(kept)
 
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import io
+import os
 import sys
 from typing import TYPE_CHECKING
 
 from aitask_cli.main import ReaderGone
-from shared.text import printable
+from shared.errors import AitaskError
+from shared.text import json_escaped, printable
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -26,25 +29,30 @@ def out(text: str) -> None:
 
 
 def out_json(text: str) -> None:
-    """Write JSON to stdout. DEL and C1 are escaped: JSON itself escapes only C0, and a terminal obeys them all."""
-    _write("".join(f"\\u{ord(c):04x}" if "\x7f" <= c <= "\x9f" else c for c in text) + "\n")
+    """Write JSON to stdout, with escapes for what a terminal would obey or not show."""
+    _write(json_escaped(text) + "\n")
 
 
 def _write(text: str) -> None:
-    # Whatever the locale says, models answer in every script.
-    data = text.encode("utf-8", "replace")
     try:
         sys.stdout.flush()
-        sys.stdout.buffer.write(data)
+        sys.stdout.buffer.write(text.encode(_encoding(), "replace"))
         sys.stdout.buffer.flush()
     except BrokenPipeError:
         raise ReaderGone from None
+    except OSError as error:
+        # What is still buffered must not fail again at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise AitaskError(f"can't write to standard output: {error.strerror}") from None
+
+
+def _encoding() -> str:
+    """The terminal's own. Programs and files get UTF-8, whatever the locale says: models answer in every script."""
+    return sys.stdout.encoding if sys.stdout.isatty() else "utf-8"
 
 
 def interactive() -> bool:
     """Tell whether there is a terminal to draw on."""
-    import os
-
     return sys.stdout.isatty() and os.environ.get("TERM", "") not in ("dumb", "")
 
 
@@ -52,4 +60,7 @@ def console() -> Console:
     """A console on stdout; NO_COLOR is honoured by Rich itself."""
     from rich.console import Console
 
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        # A terminal that is not UTF-8 can't show every script; it must not end the command.
+        sys.stdout.reconfigure(errors="replace")
     return Console(highlight=False, markup=False, emoji=False, soft_wrap=False)

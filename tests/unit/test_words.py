@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime as dt
 import re
 import uuid
@@ -9,6 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from aitask_cli.exit_codes import Exit, for_status
 from aitask_cli.simulator.script import Script
@@ -18,7 +21,7 @@ from shared.domain import BatchStatus, BatchView, TaskStatus, TaskView, batch_st
 from shared.errors import UsageFault
 from shared.ids import is_id, new_id, new_ordered_id, prefix_range
 from shared.migrations import HEAD
-from shared.options import parse_options
+from shared.options import OPTIONS, parse_options
 from workers.reconciler import TICK_S, hint_is_gone_before, until_next_tick
 
 NOW = dt.datetime(2026, 1, 1, tzinfo=dt.timezone.utc)
@@ -133,6 +136,34 @@ def test_the_reconciler_is_there_when_a_lease_ends() -> None:
 def test_a_bad_model_option_is_named(name: str, value: str) -> None:
     with pytest.raises(UsageFault, match=name):
         parse_options([(name, value)])
+
+
+@given(
+    st.sampled_from([*OPTIONS, "none"]),
+    st.one_of(
+        st.text(),
+        st.text('[]{}"0123456789.e-+,', max_size=40),
+        st.sampled_from(
+            [
+                "[" * 100_000,
+                '{"a":' * 50_000,
+                "9" * 5000,
+                "1e999",
+                "nan",
+                "-inf",
+                "\x00",
+                "\ud800",
+                "[[]]",
+                "[null]",
+                "0x1",
+                "１２",
+            ]
+        ),
+    ),
+)
+def test_no_value_of_a_model_option_gives_a_traceback(name: str, value: str) -> None:
+    with contextlib.suppress(UsageFault):
+        assert list(parse_options([(name, value)])) == [name]
 
 
 def test_good_model_options_get_their_types() -> None:
