@@ -136,7 +136,11 @@ class LookOut:
 
     def look(self) -> None:
         """Look up which families are paused."""
-        self._paused({pause.family: pause.reason for pause in fleet.pauses(self._db)})
+        self._paused(self.paused_now())
+
+    def paused_now(self) -> dict[str, str]:
+        """The paused families, and why."""
+        return {pause.family: pause.reason for pause in fleet.pauses(self._db)}
 
     def renew(self) -> None:
         """Set the idle time of the held entries back, so that nobody takes them over."""
