@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from aitask_cli.views.words import duration, kind_in_words, reason, short_id
 from shared.domain import Cooldown, Pause, TaskStatus, TaskView, WorkerView
 from shared.families import Family
+from shared.kinds import ErrorKind
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +59,7 @@ def _family_held(facts: Facts) -> Explanation | None:
     for pause in facts.pauses:
         if pause.family == name:
             left = f" for {duration(pause.left_s)} more" if pause.left_s is not None else ""
-            remedy = "sign in at the endpoint" if pause.kind == "signed_out" else f"aitask queue resume {name}"
+            remedy = "sign in at the endpoint" if pause.kind == ErrorKind.SIGNED_OUT else f"aitask queue resume {name}"
             return Explanation("paused", f"the family {name} is paused{left}: {pause.reason}", remedy)
     if any(name in worker.families for worker in facts.workers):
         return None

@@ -85,11 +85,13 @@ class UpstreamError(AitaskError):
     """One call to an upstream failed.
 
     Attributes:
-        kind: short stable word, stored as the task's error kind (`http_429`, `connect`, `idle_timeout` …).
+        kind: an `ErrorKind`, or `http_kind(status)`; stored as the task's error kind.
         retryable: whether the same call may succeed later.
         http_status: the upstream's status, or None when there was none.
         retry_after_s: the wait the upstream asked for, in seconds, or None.
         max_tries: the most tries this kind is worth, or None for the general budget.
+        limited: whether it is a limit of rate: the model is left alone for a while, at no cost to `failures`.
+        until_reset: whether the wait lasts until a daily quota's reset, and is not to be shortened.
     """
 
     def __init__(
@@ -101,10 +103,19 @@ class UpstreamError(AitaskError):
         http_status: int | None = None,
         retry_after_s: float | None = None,
         max_tries: int | None = None,
+        limited: bool = False,
+        until_reset: bool = False,
     ) -> None:
         super().__init__(message)
+        self.limited = limited
+        self.until_reset = until_reset
         self.kind = kind
         self.retryable = retryable
         self.http_status = http_status
         self.retry_after_s = retry_after_s
         self.max_tries = max_tries
+
+    @property
+    def names_no_wait(self) -> bool:
+        """Whether it is a limit of rate that doesn't say for how long."""
+        return self.limited and self.retry_after_s is None

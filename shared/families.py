@@ -28,6 +28,11 @@ class FamilyRow:
         needs_key: whether that default endpoint is of no use without an API key.
         timeout_s: the whole call, in seconds; idle_timeout_s: between two pieces of payload.
         options: model options sent unless the user gives others.
+        think: how reasoning stands in the text. `auto`: in `<think>` and its like at the start, or before a lone
+            `</think>` for models whose template opens it; `open`: the template opens it for every model; `none`.
+        refusals: openings of a short answer that is nothing but a refusal.
+        prefixes: what an endpoint puts before every answer; taken off.
+        takes: the model options that the endpoint takes; None: all.
     """
 
     name: str
@@ -39,7 +44,28 @@ class FamilyRow:
     timeout_s: float
     idle_timeout_s: float
     options: dict[str, Any] = field(default_factory=dict)
+    think: str = "auto"
+    refusals: tuple[str, ...] = ()
+    prefixes: tuple[str, ...] = ()
+    takes: tuple[str, ...] | None = None
 
+
+# Web bridges to Gemini answer with these sentences, Chinese or English, when they can't get at the model or the
+# model declines as a whole.
+_GEMINI_REFUSALS = (
+    "我只是一个语言模型",
+    "我无法提供这方面的帮助",
+    "我没法提供这方面的帮助",
+    "抱歉，我无法回答",
+    "很抱歉，我无法协助",
+    "作为一个语言模型，我无法",
+    "i'm just a language model",
+    "i'm a text-based ai and can't assist with that",
+    "i can't assist you with that, as i'm only a language model",
+    "i'm not able to help with that, as i'm only a language model",
+    "i am unable to help you with that",
+    "i can't help with that",
+)
 
 BUILT_IN = (
     FamilyRow(
@@ -52,6 +78,7 @@ BUILT_IN = (
         needs_key=True,
         timeout_s=180.0,
         idle_timeout_s=60.0,
+        refusals=_GEMINI_REFUSALS,
     ),
     FamilyRow(
         name="deepseek",
@@ -108,6 +135,10 @@ class Family:
     limit: int | None = None
     options: dict[str, Any] = field(default_factory=dict)
     behaviour: str = "generic"
+    think: str = "auto"
+    refusals: tuple[str, ...] = ()
+    prefixes: tuple[str, ...] = ()
+    takes: tuple[str, ...] | None = None
     worker_id: str
     withheld: str = ""
 

@@ -215,6 +215,10 @@ def family_variables(row: FamilyRow | str) -> dict[str, str]:
         "timeout_s": f"{prefix}_TIMEOUT_S",
         "idle_timeout_s": f"{prefix}_IDLE_TIMEOUT_S",
         "limit": f"{prefix}_LIMIT",
+        "think": f"{prefix}_THINK",
+        "refusals": f"{prefix}_REFUSALS",
+        "prefixes": f"{prefix}_PREFIXES",
+        "takes": f"{prefix}_TAKES",
         "worker_id": f"{name}_WORKER_ID",
     }
 
@@ -234,6 +238,10 @@ _FAMILY_PARSE: dict[str, values.Parse] = {
     "timeout_s": values.seconds(0.1, 86400),
     "idle_timeout_s": values.seconds(0.1, 86400),
     "limit": values.whole(1, 5000),
+    "think": values.choice("auto", "open", "none"),
+    "refusals": values.phrases,
+    "prefixes": values.phrases,
+    "takes": values.names,
     "worker_id": values.namespace,
 }
 
@@ -265,6 +273,10 @@ def _built_in(row: FamilyRow, environ: Mapping[str, str]) -> Family:
         limit=given["limit"],
         options=row.options,
         behaviour=row.name,
+        think=given["think"] or row.think,
+        refusals=(*row.refusals, *(given["refusals"] or ())),
+        prefixes=given["prefixes"] or row.prefixes,
+        takes=given["takes"] or row.takes,
         worker_id=given["worker_id"] or f"{row.name}-worker",
     )
 
@@ -291,6 +303,10 @@ def _added(name: str, environ: Mapping[str, str]) -> Family:
         timeout_s=given["timeout_s"] or 300.0,
         idle_timeout_s=given["idle_timeout_s"] or 120.0,
         limit=given["limit"],
+        think=given["think"] or "auto",
+        refusals=given["refusals"] or (),
+        prefixes=given["prefixes"] or (),
+        takes=given["takes"],
         worker_id=given["worker_id"] or f"{name}-worker",
     )
 

@@ -8,6 +8,7 @@ import logging
 from typing import TYPE_CHECKING
 
 from shared.errors import AitaskError, UpstreamError
+from shared.kinds import ErrorKind
 from shared.logs import TRACE_OF
 from shared.store import fleet
 from shared.store.engine import Database
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 log = logging.getLogger("aitask.keepalive")
 
 # The error kind, the attempt's outcome and the pause's kind.
-SIGNED_OUT = "signed_out"
+SIGNED_OUT = ErrorKind.SIGNED_OUT
 # How soon an expired sign-in is looked at again: a person may renew it any moment.
 RETRY_S = 5.0
 

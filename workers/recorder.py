@@ -10,6 +10,7 @@ from typing import Any
 from shared.columns import TEXTS
 from shared.domain import Finished, TaskStatus
 from shared.errors import AitaskError, HintsUnavailable
+from shared.kinds import ErrorKind, Outcome
 from shared.store import work
 from shared.store.engine import Database, UnstorableData
 from shared.streams import HintReader
@@ -132,12 +133,12 @@ class Recorder:
             await self._write(results[middle:])
             return
         result = results[0]
-        if result.outcome == "unstorable":
+        if result.outcome == Outcome.UNSTORABLE:
             raise error
         log.error("an answer can't be stored: %s", error.message, extra={"task_id": result.id})
         refused = Finished(
-            id=result.id, attempt=result.attempt, status=TaskStatus.FAILED, outcome="unstorable",
-            error_kind="unstorable", error_msg="the answer can't be stored", http_status=result.http_status,
+            id=result.id, attempt=result.attempt, status=TaskStatus.FAILED, outcome=Outcome.UNSTORABLE,
+            error_kind=ErrorKind.UNSTORABLE, error_msg="the answer can't be stored", http_status=result.http_status,
         )  # fmt: skip
         await self._write([refused])
 

@@ -10,6 +10,7 @@ import sqlalchemy as sa
 from shared.domain import TaskStatus
 from shared.errors import NotFound
 from shared.ids import is_id
+from shared.kinds import ErrorKind
 from shared.store import read
 from shared.store.engine import Database
 
@@ -119,12 +120,12 @@ def retry(db: Database, ids: Collection[str]) -> list[tuple[str, str]]:
 
 def cancel(db: Database, ids: Collection[str]) -> list[str]:
     """End tasks that have not ended; a running call is stopped by its worker's next heartbeat. Returns their ids."""
-    return _end(db, ids, kind="cancelled", message="cancelled")
+    return _end(db, ids, kind=ErrorKind.CANCELLED, message="cancelled")
 
 
 def fail(db: Database, ids: Collection[str], *, reason: str) -> list[str]:
     """End tasks that have not ended as FAILED for an operator's reason. Returns their ids."""
-    return _end(db, ids, kind="operator", message=reason)
+    return _end(db, ids, kind=ErrorKind.OPERATOR, message=reason)
 
 
 def _end(db: Database, ids: Collection[str], *, kind: str, message: str) -> list[str]:

@@ -9,6 +9,7 @@ import sqlalchemy as sa
 
 from shared.columns import RESULT
 from shared.domain import Claimed, Finished, TaskStatus
+from shared.kinds import Outcome
 from shared.store.engine import Database, Prepared
 
 # A row that somebody else has locked must not cost the others their leases.
@@ -124,5 +125,5 @@ def still_held(db: Database, fences: Sequence[tuple[str, int]]) -> set[str]:
 def handed_back(task: Claimed, *, run_in_s: float = 0.0) -> Finished:
     """The result of an attempt that its worker gives up unfinished, at no cost to the task."""
     return Finished(
-        id=task.id, attempt=task.attempt, status=TaskStatus.PENDING, outcome="handed_back", run_in_s=run_in_s
+        id=task.id, attempt=task.attempt, status=TaskStatus.PENDING, outcome=Outcome.HANDED_BACK, run_in_s=run_in_s
     )
