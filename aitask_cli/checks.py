@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from enum import Enum
 
+from aitask_cli.down import downs
 from aitask_cli.probe import Probe, probe
 from shared.errors import AitaskError
 from shared.families import Family
@@ -82,6 +83,8 @@ def _database(settings: Settings) -> Iterator[Check]:
                     "no worker serves this family",
                     f"aitask worker {family.name}",
                 )
+        for down in downs(fleet.workers(db)):
+            yield Check(f"down on {down.host}", Level.WARNING, f"{down.part} stays down: {down.said}", down.remedy)
         for pause in fleet.pauses(db):
             yield Check(f"pause {pause.family}", Level.WARNING, f"paused: {pause.reason}", "it waits to be resumed")
     except AitaskError as error:

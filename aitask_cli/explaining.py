@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from aitask_cli.down import downs
 from aitask_cli.views.words import duration, kind_in_words, reason, short_id
 from shared.domain import Cooldown, Pause, TaskStatus, TaskView, WorkerView
 from shared.families import Family
 from shared.kinds import ErrorKind
+from shared.store.recovery import Holder
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +32,12 @@ class Facts:
     pauses: Sequence[Pause]
     max_failures: int
     cooldowns: Sequence[Cooldown] = ()
+    turn: Holder | None = None
+    row: Holder | None = None
+
+
+# A reconciler's turn and a statement's lock last milliseconds; who holds one for longer stalls.
+HELD_S = 2.0
 
 
 def explain(facts: Facts) -> Explanation:
@@ -40,8 +48,33 @@ def explain(facts: Facts) -> Explanation:
     if task.status is TaskStatus.FAILED:
         return Explanation("failed", f"it failed: {reason(task)}", f"aitask retry {task.id}")
     if task.status is TaskStatus.PROCESSING:
-        return _running(task)
-    return _family_held(facts) or _cooled(facts) or _delayed(facts) or _workers_held(facts)
+        return _recovery_held(facts) or _running(task)
+    held = _row_locked(facts) or _family_held(facts)
+    return held or _cooled(facts) or _delayed(facts) or _workers_held(facts)
+
+
+def _recovery_held(facts: Facts) -> Explanation | None:
+    """A lease is over and nobody ends it, for somebody sits on the reconciler's turn."""
+    if (facts.task.lease_left_s or 0.0) > 0 or facts.turn is None or facts.turn.for_s < HELD_S:
+        return None
+    why = f"worker {facts.task.worker} stopped while it held the task, and recovery is held by {_named(facts.turn)}"
+    return Explanation("recovery_held", why, _end_it(facts.turn))
+
+
+def _row_locked(facts: Facts) -> Explanation | None:
+    if facts.row is None or facts.row.for_s < HELD_S:
+        return None
+    return Explanation("row_locked", f"its row is locked by {_named(facts.row)}", _end_it(facts.row))
+
+
+def _named(holder: Holder) -> str:
+    where = f" on {holder.host}" if holder.host else ""
+    name = holder.name or "a program without a name"
+    return f"{name}{where}, PostgreSQL process {holder.pid}, {holder.state}, for {duration(holder.for_s)}"
+
+
+def _end_it(holder: Holder) -> str:
+    return f'psql -c "SELECT pg_terminate_backend({holder.pid})"'
 
 
 def _running(task: TaskView) -> Explanation:
@@ -63,6 +96,10 @@ def _family_held(facts: Facts) -> Explanation | None:
             return Explanation("paused", f"the family {name} is paused{left}: {pause.reason}", remedy)
     if any(name in worker.families for worker in facts.workers):
         return None
+    for down in downs(facts.workers):
+        if name in down.families:
+            why = f"the worker of {name} on {down.host} stays down: {down.said}"
+            return Explanation("down", why, down.part)
     if facts.family is not None and facts.family.missing:
         return Explanation("key_missing", f"no worker can serve {name}: its key is missing", facts.family.missing)
     return Explanation("no_worker", f"no worker serves the family {name}", f"aitask worker {name}")

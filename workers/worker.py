@@ -18,7 +18,7 @@ from typing import Any
 
 from shared import servers
 from shared.domain import Claimed
-from shared.errors import AitaskError
+from shared.errors import AitaskError, DatabaseUnavailable
 from shared.families import Family
 from shared.settings import Settings
 from shared.store import fleet, work
@@ -139,12 +139,22 @@ class Worker:
         """
         ended = None
         try:
-            if await self._leaving.call(lambda: wait_until_ready(self.db, wait=self._told_to_stop.wait)):
+            if await self._leaving.call(self._get_ready):
                 ended = await self._work()
         finally:
             await self._close()
         if ended is not None:
             raise ended
+
+    def _get_ready(self) -> bool:
+        """Wait for PostgreSQL, and know what is paused before anything is claimed. False: told to stop meanwhile."""
+        while wait_until_ready(self.db, wait=self._told_to_stop.wait):
+            try:
+                self._look_out.look()
+                return True
+            except DatabaseUnavailable:
+                log.debug("PostgreSQL is gone again")
+        return False
 
     async def _work(self) -> PartEnded | None:
         """Run every part until told to stop, or until one ends by itself: that is returned."""

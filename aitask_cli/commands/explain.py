@@ -21,7 +21,7 @@ def command(name: str, as_json: bool, demo: bool) -> int:
     from aitask_cli.views import shape
     from aitask_cli.views.terminal import out, out_json, say
     from shared.errors import SchemaMismatch
-    from shared.store import fleet, operate, read
+    from shared.store import fleet, operate, read, recovery
 
     found: list[tuple[str, str, Explanation]] = []
     with open_session(demo=demo, say=say) as session:
@@ -34,7 +34,8 @@ def command(name: str, as_json: bool, demo: bool) -> int:
             for task_id in operate.find_tasks(session.db, name):
                 task = read.task(session.db, task_id)
                 family = session.settings.family(task.family)
-                facts = Facts(task, family, workers, pauses, session.settings.max_failures, cooldowns)
+                turn, row = recovery.turn_holder(session.db), recovery.row_holder(session.db, task_id)
+                facts = Facts(task, family, workers, pauses, session.settings.max_failures, cooldowns, turn, row)
                 found.append((task.id, task.model, explain(facts)))
     if as_json:
         body = [{"task": i, "model": m, "kind": e.kind, "why": e.why, "remedy": e.remedy} for i, m, e in found]

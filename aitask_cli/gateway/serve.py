@@ -6,6 +6,7 @@ import contextlib
 import ipaddress
 import resource
 import socket
+import time
 from collections.abc import AsyncIterator
 
 import uvicorn
@@ -18,8 +19,8 @@ from aitask_cli.session import Session
 from shared.errors import UsageFault
 from shared.live import LiveTail
 from shared.settings import Settings
-from shared.store import schema
 from shared.store.engine import Database
+from shared.store.outage import wait_until_ready
 from shared.streams import Streams
 
 _STOP_S = 3
@@ -51,10 +52,11 @@ def serve(session: Session, host: str, port: int) -> None:
     """
     settings = session.settings
     check_host(host, settings)
-    listening = _listening(host, port)
     _raise_file_limit()
     db = Database(settings.database_dsn, connections=CONNECTIONS, name="aitask gateway")
-    schema.check(db)
+    # Before it listens: a caller is better refused than left hanging.
+    wait_until_ready(db, wait=_slept)
+    listening = _listening(host, port)
     threads = Threads()
     streams = Streams(settings.redis_dsn, namespace=settings.namespace, timeout_s=0.5)
     tail = LiveTail(settings.redis_dsn, namespace=settings.namespace)
@@ -78,6 +80,12 @@ def serve(session: Session, host: str, port: int) -> None:
     finally:
         streams.close()
         db.close()
+
+
+def _slept(seconds: float) -> bool:
+    """Wait; a signal that asks for an end raises out of it."""
+    time.sleep(seconds)
+    return False
 
 
 def _listening(host: str, port: int) -> socket.socket:

@@ -110,7 +110,9 @@ def print_workers(workers: Sequence[WorkerView], pauses: Sequence[Pause], cooldo
 
 
 def held_in_words(family: str, state: Mapping[str, Any]) -> str:
-    """What holds one family in one worker, or nothing."""
+    """What holds one family in one worker, or nothing; of a part that stays down, that."""
+    if "part" in state:
+        return f"stays down: {state['part']}: {state.get('said', '')}"
     said = []
     if "paused" in state:
         said.append(f"paused: {state['paused']}")
