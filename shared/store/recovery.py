@@ -16,6 +16,13 @@ _RECONCILER_LOCK = 0x6169_7265_636F
 SEND_AT_ONCE = 1000
 _END_AT_ONCE = 500
 
+# Between two statements of a turn lie milliseconds. Without a limit a connection whose other end is gone keeps the turn
+# until TCP notices, which may take two hours.
+IDLE_S = 2.0
+_TURN = sa.text("""
+SELECT pg_try_advisory_xact_lock(:key) AS mine, set_config('idle_in_transaction_session_timeout', :idle, true)
+""")
+
 _CLOCK = sa.text("""
 SELECT clock_timestamp() AS now, now() - pg_postmaster_start_time() AS up,
        (SELECT min(lease_until) FROM task WHERE status = 3) - clock_timestamp() AS next_lease
@@ -138,10 +145,11 @@ class Tick:
 def tick(db: Database, *, max_rescues: int) -> Iterator[Tick | None]:
     """Take the reconciler's turn, or yield None when another process has it.
 
-    Nothing but the database may be asked within the block: who stalls in it stops the recovery of all.
+    Nothing but the database may be asked within the block: who stalls in it stops the recovery of all. Of one whose
+    machine is lost PostgreSQL ends the turn itself.
     """
     with db.transaction() as connection:
-        mine = connection.scalar(sa.text("SELECT pg_try_advisory_xact_lock(:key)"), {"key": _RECONCILER_LOCK})
+        mine = connection.execute(_TURN, {"key": _RECONCILER_LOCK, "idle": f"{int(IDLE_S * 1000)}ms"}).one().mine
         yield Tick(connection, max_rescues=max_rescues) if mine else None
 
 

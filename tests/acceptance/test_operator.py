@@ -13,6 +13,7 @@ from aitask_cli.pending import State, state_of
 from shared.domain import Cooldown, Pause, TaskStatus, WorkerView
 from shared.settings import settings_from
 from shared.store.operate import TaskRow
+from shared.store.recovery import Holder
 from shared.streams import PendingEntry
 from tests.stand import Stand, wait_for
 from tests.unit.test_words import task
@@ -140,6 +141,9 @@ def test_explain_names_a_missing_worker_and_a_missing_table(stand: Stand) -> Non
 
 WORKER = {"id": "w", "host": "h", "pid": 1, "families": ("f",), "slots": 2, "in_flight": 0, "started_at": None}
 FAMILY = settings_from({}).families[0]
+HOLDER = Holder(pid=7, name="worker:lost:1:abc", host="10.0.0.7", state="idle in transaction", for_s=9.0)
+DOWN_STATE = {"down": {"part": "aitask worker f", "families": ["f"], "said": "5 ends in 10 min"}}
+DOWN = WorkerView(**{**WORKER, "families": (), "heartbeat_age_s": 1.0, "version": "1", "state": DOWN_STATE})
 
 
 def facts(**more: Any) -> Facts:
@@ -167,12 +171,18 @@ def facts(**more: Any) -> Facts:
         (facts(task=task(run_in_s=3.0), cooldowns=[Cooldown("f", "m", "slow down", 3.0)]), "cooling"),
         (facts(in_flight=2), "slots_busy"),
         (facts(), "next"),
+        (facts(task=task(status=TaskStatus.PROCESSING, lease_left_s=-1.0, worker="w"), turn=HOLDER), "recovery_held"),
+        (facts(row=HOLDER), "row_locked"),
+        (facts(workers=[DOWN]), "down"),
     ],
 )
 def test_the_one_reason_is_the_first_that_holds(given: Facts, kind: str) -> None:
     found = explain(given)
     assert found.kind == kind
     assert found.why
+    if kind in ("recovery_held", "row_locked"):
+        assert "worker:lost:1:abc on 10.0.0.7" in found.why
+        assert "pg_terminate_backend(7)" in found.remedy
 
 
 def row(status: int, lease: float | None, worker: str) -> TaskRow:
