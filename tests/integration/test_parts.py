@@ -15,7 +15,7 @@ import pytest
 
 from shared.domain import Claimed, Finished, TaskStatus
 from shared.errors import DatabaseUnavailable
-from shared.store import fleet, operate, outage, read, recovery, work
+from shared.store import claims, fleet, operate, outage, read, recovery, work
 from shared.store.engine import Database
 from shared.streams import Streams
 from tests.stand import Stand, wait_for
@@ -46,7 +46,7 @@ def locked(stand: Stand, statement: str, *values: Any) -> Iterator[None]:
 
 
 def claimed(stand: Stand, db: Database, *models: str) -> list[Claimed]:
-    return work.claim(db, list(stand.submit("hello", *models).task_ids), **TERMS)[0]
+    return claims.claim(db, list(stand.submit("hello", *models).task_ids), **TERMS)[0]
 
 
 def report() -> fleet.WorkerReport:
@@ -209,7 +209,7 @@ def test_pauses_hints_beats_and_results_at_once_never_deadlock(stand: Stand, db:
     """The same 200 rows by everybody: rows are locked in id order everywhere."""
     ids = [i for n in range(50) for i in stand.submit(f"p{n}", "qwen", "qwen2", "qwen3", "qwen4").task_ids]
     stand.query("UPDATE task SET deadline_at = now() + interval '1 day'")
-    half = [Claimed.id for Claimed in work.claim(db, ids[::2], **TERMS)[0]]
+    half = [Claimed.id for Claimed in claims.claim(db, ids[::2], **TERMS)[0]]
     fences = [(i, 1) for i in half]
     end = time.monotonic() + 3
 
