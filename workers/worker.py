@@ -159,9 +159,6 @@ class Worker:
     async def _work(self) -> PartEnded | None:
         """Run every part until told to stop, or until one ends by itself: that is returned."""
         await self._intake.prepare()
-        with contextlib.suppress(AitaskError):
-            # Before the first claim: what is paused must not be taken and handed back.
-            self._set_pauses(await self._leaving.call(self._look_out.paused_now))
         intake = self._start_parts()
         log.info("worker %s is ready", self.id, extra={"families": ",".join(self._names), "slots": self.options.slots})
         stopped = asyncio.create_task(self._stop.wait())

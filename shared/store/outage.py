@@ -11,33 +11,8 @@ from shared.store.engine import Database
 
 log = logging.getLogger("aitask.database")
 
-# SQLSTATE classes of a refusal that stays until somebody mends it: authorization, catalog name, access rule.
-_LASTING_CLASSES = ("28", "3D", "42")
-# libpq gives no SQLSTATE for a connection that was refused, so the server's own words must do. In another language they
-# are not known, and waiting, which says why it waits, is the safe side.
-_LASTING_WORDS = (
-    ("password authentication failed", "set the right password in DATABASE_URL or POSTGRES_PASSWORD"),
-    ("no password supplied", "set the password in DATABASE_URL or POSTGRES_PASSWORD"),
-    ("authentication failed", "set the right user in DATABASE_URL or POSTGRES_USER"),
-    ("no pg_hba.conf entry", "let this host in by PostgreSQL's pg_hba.conf"),
-    ("is not permitted to log in", "set another user in DATABASE_URL or POSTGRES_USER"),
-    ("role", "set the right user in DATABASE_URL or POSTGRES_USER"),
-    ("database", "create the database, then run: aitask db init"),
-)
+# How long between two looks, in seconds.
 _AGAIN_S = (0.2, 0.5, 1.0, 2.0)
-
-
-def remedy_if_lasting(error: DatabaseUnavailable) -> str | None:
-    """Return what mends a refusal that does not pass by itself, or None for an outage that may."""
-    cause = error.__cause__
-    state = getattr(getattr(cause, "orig", None) or cause, "pgcode", None) or ""
-    if state.startswith(_LASTING_CLASSES):
-        return error.remedy
-    for words, remedy in _LASTING_WORDS:
-        absent = words in ("role", "database")
-        if words in error.message and (not absent or (f'{words} "' in error.message and "exist" in error.message)):
-            return remedy
-    return None
 
 
 def wait_until_ready(db: Database, *, wait: Callable[[float], bool]) -> bool:
@@ -58,9 +33,8 @@ def wait_until_ready(db: Database, *, wait: Callable[[float], bool]) -> bool:
         try:
             schema.check(db)
         except DatabaseUnavailable as error:
-            remedy = remedy_if_lasting(error)
-            if remedy is not None:
-                raise DatabaseUnavailable(error.message, remedy=remedy) from error
+            if not error.waits:
+                raise
             if tries == 0:
                 log.warning("waiting for PostgreSQL: %s", error.message)
         else:

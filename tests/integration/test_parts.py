@@ -15,7 +15,7 @@ import pytest
 
 from shared.domain import Claimed, Finished, TaskStatus
 from shared.errors import DatabaseUnavailable
-from shared.store import claims, fleet, operate, outage, read, recovery, work
+from shared.store import claims, fleet, operate, read, recovery, work
 from shared.store.engine import Database
 from shared.streams import Streams
 from tests.stand import Stand, wait_for
@@ -25,7 +25,7 @@ from workers.keepalive import KeepAlive
 from workers.parts import PartEnded, Parts
 from workers.reconciler import Reconciler
 
-TERMS: dict[str, Any] = {"worker": "w", "lease_s": 3.0, "deadline_s": 3600.0, "max_rescues": 3}
+TERMS = claims.Terms("w", 3.0, 3600.0, 3)
 
 
 @pytest.fixture
@@ -46,7 +46,7 @@ def locked(stand: Stand, statement: str, *values: Any) -> Iterator[None]:
 
 
 def claimed(stand: Stand, db: Database, *models: str) -> list[Claimed]:
-    return claims.claim(db, list(stand.submit("hello", *models).task_ids), **TERMS)[0]
+    return claims.claim(db, list(stand.submit("hello", *models).task_ids), TERMS)[0]
 
 
 def report() -> fleet.WorkerReport:
@@ -209,7 +209,7 @@ def test_pauses_hints_beats_and_results_at_once_never_deadlock(stand: Stand, db:
     """The same 200 rows by everybody: rows are locked in id order everywhere."""
     ids = [i for n in range(50) for i in stand.submit(f"p{n}", "qwen", "qwen2", "qwen3", "qwen4").task_ids]
     stand.query("UPDATE task SET deadline_at = now() + interval '1 day'")
-    half = [Claimed.id for Claimed in claims.claim(db, ids[::2], **TERMS)[0]]
+    half = [Claimed.id for Claimed in claims.claim(db, ids[::2], TERMS)[0]]
     fences = [(i, 1) for i in half]
     end = time.monotonic() + 3
 
@@ -290,19 +290,3 @@ def test_a_part_that_ends_is_told_with_its_cause(how: str) -> None:
         threading.excepthook = hook
     assert ended.part == "one"
     assert isinstance(ended.__cause__, ValueError) == (how != "silently")
-
-
-@pytest.mark.parametrize(
-    ("said", "lasts"),
-    [
-        ('connection to server failed: FATAL:  password authentication failed for user "x"', True),
-        ('connection to server failed: FATAL:  database "nope" does not exist', True),
-        ('connection to server failed: FATAL:  role "nope" does not exist', True),
-        ("connection to server failed: FATAL:  the database system is starting up", False),
-        ("connection to server failed: Connection refused", False),
-        ('connection to server on socket "/x/.s.PGSQL.5432" failed: No such file or directory', False),
-        ("timeout expired", False),
-    ],
-)
-def test_what_passes_is_waited_for_and_what_lasts_names_its_remedy(said: str, lasts: bool) -> None:
-    assert bool(outage.remedy_if_lasting(DatabaseUnavailable(f"PostgreSQL is not available: {said}"))) == lasts
