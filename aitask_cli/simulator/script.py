@@ -9,10 +9,13 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, replace
 
+from aitask_cli.simulator.field import meanings
 from shared.errors import UsageFault
 
 FAULTS = {
     "429": "HTTP 429 with Retry-After (seconds: +retry-after=N)",
+    "429body": "HTTP 429 that names the wait in its body alone",
+    "429bare": "HTTP 429 that names no wait",
     "500": "HTTP 500",
     "503": "HTTP 503 without Retry-After",
     "400": "HTTP 400, a bad request",
@@ -37,6 +40,7 @@ FAULTS = {
     "reasoning": "R1's reasoning as reasoning_content",
     "unclosed": "a <think> that is never closed",
     "nasty": "text with terminal codes and markup",
+    **meanings(),
 }
 
 _SUFFIX = re.compile(r"([a-z0-9-]+?)(?:x(\d+))?(?:=([\d.]+))?")
@@ -45,7 +49,10 @@ NASTY = "[/] [bold]not bold[/bold] \x1b[31mred\x1b]0;title\x07 \u202eoverride\u2
 
 @dataclass(frozen=True, slots=True)
 class Script:
-    """How one request is answered. Times in seconds; `times` bounds a fault to the first calls, None means all."""
+    """How one request is answered. Times in seconds; `times` bounds a fault to the first calls, None means all.
+
+    With `every_s` a model takes one call in so many seconds and meets the others with its fault, 429 unless another.
+    """
 
     latency_s: float = 0.0
     tokens_per_s: float = 0.0
@@ -53,6 +60,7 @@ class Script:
     fault: str | None = None
     times: int | None = None
     retry_after_s: float = 1.0
+    every_s: float = 0.0
 
     def with_suffixes(self, model: str) -> Script:
         """Apply what a model name asks for. A suffix that means nothing is left alone: it may be part of a name."""
@@ -68,7 +76,13 @@ class Script:
         name, times, value = match.groups()
         if name in FAULTS:
             return replace(self, fault=name, times=int(times) if times else None)
-        numbers = {"latency": "latency_s", "tps": "tokens_per_s", "tokens": "tokens", "retry-after": "retry_after_s"}
+        numbers = {
+            "latency": "latency_s",
+            "tps": "tokens_per_s",
+            "tokens": "tokens",
+            "retry-after": "retry_after_s",
+            "every": "every_s",
+        }
         if name in numbers and value is not None:
             number = float(value)
             return replace(self, **{numbers[name]: int(number) if name == "tokens" else number})  # type: ignore[arg-type]

@@ -17,7 +17,9 @@ from typing import Any
 
 from aiohttp import web
 
+from aitask_cli.simulator.field import SHAPES
 from aitask_cli.simulator.script import NASTY, Script, answer_text
+from aitask_cli.simulator.shapes import Shape, send
 
 HUGE_BYTES = 100_000_000
 _BACKLOG = 8192
@@ -39,6 +41,7 @@ class Simulator:
     def __init__(self, script: Script, *, remember: int = 0) -> None:
         self.script = script
         self.calls: Counter[tuple[str, str]] = Counter()
+        self._free_at: dict[str, float] = {}
         self.open_now = 0
         self.open_most = 0
         self.last_at = 0.0
@@ -106,6 +109,10 @@ class Simulator:
             if request.transport is not None:
                 request.transport.abort()
             return web.Response(status=500)
+        if script.every_s and (left_s := self._left(model, script.every_s)) > 0:
+            return _slow_down(script.fault or "429", left_s)
+        if script.fault in SHAPES:
+            return await _shaped(request, SHAPES[script.fault], stream=bool(asked.get("stream")))
         if script.fault == "nostream" and asked.get("stream"):
             return _error(400, "stream is not supported by this model")
         refused = _refusal(script)
@@ -121,6 +128,14 @@ class Simulator:
         if asked.get("stream"):
             return await self._stream(request, asked, script, model, text)
         return await _plain(script, model, prompt, text)
+
+    def _left(self, model: str, every_s: float) -> float:
+        """How long a model still takes no call, in seconds; 0: it takes this one."""
+        now = time.monotonic()
+        left_s = max(0.0, self._free_at.get(model, 0.0) - now)
+        if not left_s:
+            self._free_at[model] = now + every_s
+        return left_s
 
     async def _stream(
         self, request: web.Request, asked: dict[str, Any], script: Script, model: str, text: str
@@ -143,10 +158,29 @@ class Simulator:
         return response
 
 
+async def _shaped(request: web.Request, shape: Shape, *, stream: bool) -> web.Response:
+    """Send an answer byte for byte, past aiohttp, and end the connection."""
+    transport = request.transport
+    if transport is not None:
+        await send(shape, transport.write, asyncio.sleep, stream=stream)
+        transport.close()
+    return web.Response(status=500)
+
+
+def _slow_down(fault: str, left_s: float) -> web.Response:
+    if fault == "429bare":
+        return _error(429, "too many requests")
+    if fault == "429body":
+        details = [{"@type": "type.googleapis.com/google.rpc.RetryInfo", "retryDelay": f"{left_s:.3f}s"}]
+        said = {"code": 429, "message": "slow down (simulated)", "status": "RESOURCE_EXHAUSTED", "details": details}
+        return web.json_response({"error": said}, status=429)
+    return _error(429, "slow down", {"Retry-After": f"{round(left_s, 3):g}"})
+
+
 def _refusal(script: Script) -> web.Response | None:
     """The answers that are errors from the first byte."""
-    if script.fault == "429":
-        return _error(429, "slow down", {"Retry-After": f"{script.retry_after_s:g}"})
+    if script.fault in ("429", "429body", "429bare") and not script.every_s:
+        return _slow_down(script.fault, script.retry_after_s)
     statuses = {"500": "simulated crash", "503": "simulated overload", "400": "bad request", "401": "wrong API key"}
     if script.fault in statuses:
         return _error(int(script.fault), statuses[script.fault])
