@@ -117,7 +117,9 @@ def namespace(value: str) -> str:
 
 
 def tokens(value: str) -> tuple[tuple[str, str], ...]:
-    """NAME:TOKEN pairs, comma-separated."""
+    """NAME:TOKEN pairs, comma-separated; `auto` is a name without a token, which the gateway makes."""
+    if value.strip().lower() == "auto":
+        return (("auto", ""),)
     found = []
     for part in filter(None, (part.strip() for part in value.split(","))):
         name, sign, token = part.partition(":")

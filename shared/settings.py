@@ -125,7 +125,7 @@ class Settings:
         "AITASK_GATEWAY_TOKENS",
         (),
         values.tokens,
-        "who may use the gateway: NAME:TOKEN, comma-separated",
+        "who may use the gateway: NAME:TOKEN, comma-separated; auto: whoever can read a file of this user's",
         secret=True,
         claim=True,
     )
@@ -135,6 +135,21 @@ class Settings:
         values.origins,
         "web pages that may call the gateway (CORS), comma-separated",
         claim=True,
+    )
+    gateway_connections: int = _setting(
+        "AITASK_GATEWAY_CONNECTIONS", 2048, values.whole(1, 60_000), "connections to the gateway at once"
+    )
+    gateway_watchers: int = _setting(
+        "AITASK_GATEWAY_WATCHERS", 1024, values.whole(1, 60_000), "requests that wait for answers at once"
+    )
+    gateway_head_s: float = _setting(
+        "AITASK_GATEWAY_HEAD_S", 10.0, values.seconds(0.1, 3600), "how long a request's head may take to come"
+    )
+    gateway_body_s: float = _setting(
+        "AITASK_GATEWAY_BODY_S", 30.0, values.seconds(0.1, 3600), "how long a request's body may take to come"
+    )
+    gateway_rate: int = _setting(
+        "AITASK_GATEWAY_RATE", 0, values.whole(0, 10_000_000), "requests a minute for each token; 0: any number"
     )
     plain_http: tuple[str, ...] = _setting(
         "AITASK_PLAIN_HTTP", (), values.names, "hosts that may be sent a key over plain http, comma-separated"

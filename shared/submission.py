@@ -85,6 +85,9 @@ def plan(request: Request, settings: Settings) -> Plan:
     if not request.models:
         names = ",".join(family.name for family in settings.families)
         raise UsageFault("no model is named", remedy=f"for example: -m {names}")
+    if len(request.models) > MAX_MODELS:
+        # Before routing: that is work for each name.
+        raise UsageFault(f"{len(request.models)} models are named", remedy=f"ask at most {MAX_MODELS} at once")
     routed: dict[str, Family] = {}
     twice = []
     for name in request.models:
@@ -92,8 +95,6 @@ def plan(request: Request, settings: Settings) -> Plan:
         if model in routed:
             twice.append(name)
         routed.setdefault(model, family)
-    if len(routed) > MAX_MODELS:
-        raise UsageFault(f"{len(routed)} models are named", remedy=f"ask at most {MAX_MODELS} at once")
     return Plan(request, tuple(routed.items()), tuple(twice), settings.context_bytes)
 
 

@@ -14,9 +14,10 @@ from starlette.exceptions import HTTPException
 
 from aitask_cli.gateway import chat
 from aitask_cli.gateway.chat import AllFailed
+from aitask_cli.gateway.document import document
 from aitask_cli.gateway.events import events, told
 from aitask_cli.gateway.guard import Guard
-from aitask_cli.gateway.hub import Cursor
+from aitask_cli.gateway.hub import Busy, Cursor
 from aitask_cli.gateway.service import Service
 from aitask_cli.gateway.shapes import (
     BatchResult,
@@ -46,18 +47,22 @@ def _documented(*statuses: int) -> dict[int | str, dict[str, Any]]:
     said = {
         400: "The request is bad; the message names what.",
         401: "The token is missing or wrong.",
-        403: "The host name is not served.",
+        403: "The host name, the page or the user is not served.",
         404: "There is no such thing.",
         409: "The idempotency key was used for another request.",
+        408: "The body took too long.",
         413: "The body is too long.",
+        415: "The body is not JSON by its content type.",
         422: "A field is missing or of the wrong type; the message names it.",
+        429: "The token has made too many requests.",
         502: "No model answered.",
-        503: "PostgreSQL is not available; nothing was stored.",
+        503: "PostgreSQL is not available, or too much waits; nothing was stored.",
     }
     return {status: {"model": ErrorBody, "description": said[status]} for status in statuses}
 
 
-_ALWAYS = (400, 401, 403, 413, 422, 503)
+_ALWAYS = (400, 401, 403, 408, 413, 415, 422, 429, 503)
+_CHANGING = (401, 403, 404, 408, 413, 415, 429, 503)
 _SSE = {"text/event-stream": {"schema": {"type": "string"}}}
 
 Most = Annotated[int, Query(ge=1, le=1000, description="At most so many.")]
@@ -87,7 +92,11 @@ def make_app(service: Service, lifespan: Callable[[], AbstractAsyncContextManage
     _add_errors(app)
     settings = service.settings
     most = settings.max_prompt_bytes + settings.context_bytes + _BODY_SPARE
-    app.add_middleware(Guard, tokens=settings.gateway_tokens, most_bytes=most)
+    app.add_middleware(
+        Guard, tokens=settings.gateway_tokens, most_bytes=most, origins=settings.gateway_origins,
+        body_s=settings.gateway_body_s, per_minute=settings.gateway_rate,
+    )  # fmt: skip
+    app.openapi = lambda: document(app, needed=bool(settings.gateway_tokens))  # type: ignore[method-assign]
     if settings.gateway_origins:
         # Around the guard: a browser's question whether it may ask carries no token.
         app.add_middleware(
@@ -115,6 +124,7 @@ def _add_completions(app: FastAPI, service: Service) -> None:
             return Dispatched(
                 batch_id=made.batch_id, conversation_id=made.conversation_id, task_ids=list(made.task_ids)
             )
+        service.hub.admit()
         if body.stream:
             made = await chat.submitted(service, body, idempotency_key)
             return StreamingResponse(
@@ -124,14 +134,14 @@ def _add_completions(app: FastAPI, service: Service) -> None:
         found = await chat.completion(service, body, idempotency_key, http)
         return found if found is not None else Response(status_code=499)
 
-    @app.get("/v1/models", responses=_documented(401, 403), summary="The models that can be asked")
+    @app.get("/v1/models", responses=_documented(401, 403, 429), summary="The models that can be asked")
     async def models() -> Models:
         families = service.settings.families
         return Models(data=[Model(id=family.default_model, owned_by=family.name) for family in families])
 
 
 def _add_batches(app: FastAPI, service: Service) -> None:
-    @app.get("/v1/batches/{batch_id}", responses=_documented(401, 403, 404, 503), summary="A batch as it stands")
+    @app.get("/v1/batches/{batch_id}", responses=_documented(401, 403, 429, 404, 503), summary="A batch as it stands")
     async def batch(batch_id: str) -> BatchResult:
         return BatchResult.of(await service.batch(batch_id))
 
@@ -139,7 +149,7 @@ def _add_batches(app: FastAPI, service: Service) -> None:
         "/v1/batches/{batch_id}/events",
         response_class=StreamingResponse,
         responses={
-            **_documented(401, 403, 404, 422, 503),
+            **_documented(401, 403, 429, 404, 422, 503),
             200: {"content": _SSE},
             204: {"description": "All is told."},
         },
@@ -148,6 +158,7 @@ def _add_batches(app: FastAPI, service: Service) -> None:
     async def batch_events(
         batch_id: str, last_event_id: Annotated[str | None, Header(alias="Last-Event-ID", max_length=8192)] = None
     ) -> Response:
+        service.hub.admit()
         view = await service.batch(batch_id)
         cursor = Cursor(last_event_id)
         if last_event_id and told(view, cursor):
@@ -155,23 +166,29 @@ def _add_batches(app: FastAPI, service: Service) -> None:
             return Response(status_code=204)
         return StreamingResponse(events(service.hub, view, cursor), media_type="text/event-stream", headers=_STREAM)
 
-    @app.post("/v1/batches/{batch_id}/cancel", responses=_documented(401, 403, 404, 413, 503), summary="End its tasks")
+    @app.post(
+        "/v1/batches/{batch_id}/cancel",
+        responses=_documented(*_CHANGING),
+        summary="End its tasks",
+    )
     async def cancel(batch_id: str) -> Changed:
         return Changed(batch_id=batch_id, task_ids=await service.cancel(batch_id))
 
     @app.post(
-        "/v1/batches/{batch_id}/retry", responses=_documented(401, 403, 404, 413, 503), summary="Try failed tasks"
+        "/v1/batches/{batch_id}/retry",
+        responses=_documented(*_CHANGING),
+        summary="Try failed tasks",
     )
     async def retry(batch_id: str) -> Changed:
         return Changed(batch_id=batch_id, task_ids=await service.retry(batch_id))
 
-    @app.get("/v1/tasks/{task_id}", responses=_documented(401, 403, 404, 503), summary="One model's share")
+    @app.get("/v1/tasks/{task_id}", responses=_documented(401, 403, 429, 404, 503), summary="One model's share")
     async def task(task_id: str) -> TaskResult:
         return TaskResult.of(await service.task(task_id))
 
 
 def _add_conversations(app: FastAPI, service: Service) -> None:
-    @app.get("/v1/conversations", responses=_documented(401, 403, 422, 503), summary="Conversations, newest first")
+    @app.get("/v1/conversations", responses=_documented(401, 403, 429, 422, 503), summary="Conversations, newest first")
     async def conversations(limit: Most = 50) -> Conversations:
         return Conversations(
             conversations=[
@@ -184,7 +201,7 @@ def _add_conversations(app: FastAPI, service: Service) -> None:
 
     @app.get(
         "/v1/conversations/{conversation_id}/history",
-        responses=_documented(401, 403, 404, 422, 503),
+        responses=_documented(401, 403, 429, 404, 422, 503),
         summary="A conversation's batches",
     )
     async def history(conversation_id: str, limit: Most = 100) -> History:
@@ -198,11 +215,16 @@ def _add_health(app: FastAPI, service: Service) -> None:
         return Health()
 
     @app.get("/ready", responses={503: {"model": Ready}}, summary="Whether a submission would be worked on")
-    async def ready() -> Any:
+    async def ready(http: Request) -> Any:
+        """Redis may be away: it costs time, not work. What was found is told to whoever shows a token."""
         found = await service.ready()
+        known = http.scope["state"].get("aitask_who") is not None
         body = Ready(
-            ready=all(ok for ok, _ in found.values()),
-            checks={name: Check(ok=ok, found=said) for name, (ok, said) in found.items()},
+            ready=all(ok for name, (ok, _) in found.items() if name != "redis"),
+            checks={
+                name: Check(ok=ok, found=said if known else "is fine" if ok else "is not there")
+                for name, (ok, said) in found.items()
+            },
         )
         return JSONResponse(body.model_dump(), 200 if body.ready else 503)
 
@@ -212,6 +234,10 @@ def _add_errors(app: FastAPI) -> None:
     async def expected(request: Request, error: Exception) -> Response:
         status, kind = next((s, k) for cls, s, k in _STATUSES if isinstance(error, cls))
         return _error(status, str(error), kind, code="model_not_found" if isinstance(error, UnknownModel) else None)
+
+    @app.exception_handler(Busy)
+    async def busy(request: Request, error: Exception) -> Response:
+        return _error(503, str(error), "server_error", headers={"Retry-After": "1"})
 
     @app.exception_handler(AllFailed)
     async def failed(request: Request, error: Exception) -> Response:

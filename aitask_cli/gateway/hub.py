@@ -91,15 +91,33 @@ class _Watched:
         event.set()
 
 
-class Hub:
-    """Follows batches for as long as somebody watches them."""
+class Busy(Exception):
+    """As many watchers wait as may."""
 
-    def __init__(self, db: Database, tail: LiveTail, threads: Threads) -> None:
+
+class Hub:
+    """Follows batches for as long as somebody watches them.
+
+    Args:
+        most: watchers at once.
+    """
+
+    def __init__(self, db: Database, tail: LiveTail, threads: Threads, *, most: int) -> None:
+        self._most = most
         self._db = db
         self._tail = tail
         self._threads = threads
         self._watched: dict[str, _Watched] = {}
         self._wanted = asyncio.Event()
+
+    def admit(self) -> None:
+        """Check that one more may watch, before anything is done for it.
+
+        Raises:
+            Busy: none may.
+        """
+        if sum(watched.watchers for watched in self._watched.values()) >= self._most:
+            raise Busy(f"{self._most} requests wait for answers, and no more may: AITASK_GATEWAY_WATCHERS")
 
     async def follow(self, batch_id: str, cursor: Cursor, *, idle_s: float = 15.0) -> AsyncIterator[Step | None]:
         """Yield what happens in a batch after the cursor, which is moved on, until every task has ended.

@@ -7,12 +7,15 @@ import ipaddress
 import resource
 import socket
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 
 import uvicorn
 
+from aitask_cli.gateway import peers
 from aitask_cli.gateway.app import make_app
+from aitask_cli.gateway.connection import Limits, connection_class
 from aitask_cli.gateway.hub import Hub, running
+from aitask_cli.gateway.own_token import with_own_token
 from aitask_cli.gateway.service import Service
 from aitask_cli.gateway.threads import CONNECTIONS, Threads
 from aitask_cli.session import Session
@@ -27,8 +30,8 @@ _STOP_S = 3
 _FILES = 65_536
 
 
-def check_host(host: str, settings: Settings) -> None:
-    """Refuse an address that others can reach, unless tokens say who may call.
+def check_host(host: str, settings: Settings) -> bool:
+    """Refuse an address that others can reach, unless tokens say who may call. Returns whether it is local.
 
     Raises:
         UsageFault: it is one.
@@ -42,6 +45,7 @@ def check_host(host: str, settings: Settings) -> None:
             f"{host} can be reached from elsewhere and nobody would have to show a token",
             remedy="set AITASK_GATEWAY_TOKENS, or listen on 127.0.0.1",
         )
+    return local
 
 
 def serve(session: Session, host: str, port: int) -> None:
@@ -50,8 +54,9 @@ def serve(session: Session, host: str, port: int) -> None:
     Raises:
         UsageFault: the address can't be listened on.
     """
-    settings = session.settings
-    check_host(host, settings)
+    local = check_host(host, session.settings)
+    settings = with_own_token(session.settings, session.say)
+    _warn(settings, session.say, local=local)
     _raise_file_limit()
     db = Database(settings.database_dsn, connections=CONNECTIONS, name="aitask gateway")
     # Before it listens: a caller is better refused than left hanging.
@@ -60,8 +65,11 @@ def serve(session: Session, host: str, port: int) -> None:
     threads = Threads()
     streams = Streams(settings.redis_dsn, namespace=settings.namespace, timeout_s=0.5)
     tail = LiveTail(settings.redis_dsn, namespace=settings.namespace)
-    hub = Hub(db, tail, threads)
-    service = Service(settings, db, streams, threads, hub, session.ensure_worker if session.stack else lambda names: [])
+    hub = Hub(db, tail, threads, most=settings.gateway_watchers)
+    service = Service(
+        settings, db, streams, threads, hub, local=session.stack is not None,
+        ensure_worker=session.ensure_worker if session.stack else lambda names: [],
+    )  # fmt: skip
 
     @contextlib.asynccontextmanager
     async def living() -> AsyncIterator[None]:
@@ -71,7 +79,7 @@ def serve(session: Session, host: str, port: int) -> None:
 
     config = uvicorn.Config(
         make_app(service, living), loop="uvloop", log_config=None, access_log=False, server_header=False,
-        timeout_graceful_shutdown=_STOP_S, lifespan="on",
+        timeout_graceful_shutdown=_STOP_S, lifespan="on", http=connection_class(_limits(settings)), ws="none",
     )  # fmt: skip
     name = f"[{host}]" if ":" in host else host
     session.say(f"the gateway listens on http://{name}:{listening.getsockname()[1]}")
@@ -86,6 +94,22 @@ def _slept(seconds: float) -> bool:
     """Wait; a signal that asks for an end raises out of it."""
     time.sleep(seconds)
     return False
+
+
+def _limits(settings: Settings) -> Limits:
+    return Limits(
+        connections=settings.gateway_connections,
+        head_s=settings.gateway_head_s,
+        body_s=settings.gateway_body_s,
+        own_user_only=not settings.gateway_tokens and peers.known_here(),
+    )
+
+
+def _warn(settings: Settings, say: Callable[[str], None], *, local: bool) -> None:
+    if not local:
+        say("tokens and prompts are not encrypted on the way here: put a proxy with TLS in front, or use an SSH tunnel")
+    elif not settings.gateway_tokens and not peers.known_here():
+        say("every user of this machine may call; to ask for a token: AITASK_GATEWAY_TOKENS=auto")
 
 
 def _listening(host: str, port: int) -> socket.socket:

@@ -27,6 +27,7 @@ class Service:
     """The gateway's way to the servers.
 
     Attributes:
+        local: whether a submission starts a worker where none lives.
         ensure_worker: sees to it that families are served where that is ours to do; returns those that are not.
     """
 
@@ -35,6 +36,7 @@ class Service:
     streams: Streams
     threads: Threads
     hub: Hub
+    local: bool
     ensure_worker: Callable[[Collection[str]], list[str]]
     _ensured: dict[str, float] = field(default_factory=dict)
 
@@ -113,8 +115,7 @@ class Service:
             served: set[str] = set()
             if found["database"][0]:
                 served = fleet.served_families(self.db)
-            local = self.settings.local or self.settings.demo
-            found["workers"] = (bool(served) or local, ", ".join(sorted(served)) or "none is running")
+            found["workers"] = (bool(served) or self.local, ", ".join(sorted(served)) or "none is running")
             return found
 
         return await self.threads.run(look)

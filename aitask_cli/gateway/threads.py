@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import queue
+import threading
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
-from typing import TypeVar
+from concurrent.futures import Future
+from typing import Any, TypeVar
 
 T = TypeVar("T")
 
@@ -13,14 +15,30 @@ CONNECTIONS = 8
 
 
 class Threads:
-    """A pool of threads for the store."""
+    """A pool of threads for the store. A call that hangs does not hold up the exit: they are daemons."""
 
     def __init__(self) -> None:
-        self._pool = ThreadPoolExecutor(CONNECTIONS, thread_name_prefix="aitask-gateway")
+        self._waiting: queue.SimpleQueue[tuple[Future[Any], Callable[[], Any]] | None] = queue.SimpleQueue()
+        for number in range(CONNECTIONS):
+            threading.Thread(target=self._work, name=f"aitask-gateway-{number}", daemon=True).start()
 
     async def run(self, function: Callable[[], T]) -> T:
         """Run a function on a thread and return what it returns, or raise what it raises."""
-        return await asyncio.get_running_loop().run_in_executor(self._pool, function)
+        future: Future[T] = Future()
+        self._waiting.put((future, function))
+        return await asyncio.wrap_future(future)
 
     def close(self) -> None:
-        self._pool.shutdown(wait=False, cancel_futures=True)
+        """Let the threads end; what waits is dropped."""
+        for _ in range(CONNECTIONS):
+            self._waiting.put(None)
+
+    def _work(self) -> None:
+        while (waiting := self._waiting.get()) is not None:
+            future, function = waiting
+            if not future.set_running_or_notify_cancel():
+                continue
+            try:
+                future.set_result(function())
+            except BaseException as error:
+                future.set_exception(error)

@@ -1,0 +1,28 @@
+"""The document that describes the API, with how one shows who one is."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fastapi import FastAPI
+from fastapi.openapi.utils import get_openapi
+
+_WITHOUT_TOKEN = ("/health", "/ready")
+
+
+def document(app: FastAPI, *, needed: bool) -> dict[str, Any]:
+    """Make the OpenAPI document, once.
+
+    Args:
+        needed: whether a token must be shown.
+    """
+    if app.openapi_schema is None:
+        made = get_openapi(title=app.title, version=app.version, description=app.description, routes=app.routes)
+        schemes = {"token": {"type": "http", "scheme": "bearer", "description": "A token of AITASK_GATEWAY_TOKENS."}}
+        made.setdefault("components", {})["securitySchemes"] = schemes
+        made["security"] = [{"token": []}] if needed else [{}, {"token": []}]
+        for path in _WITHOUT_TOKEN:
+            for operation in made["paths"][path].values():
+                operation["security"] = [{}, {"token": []}]
+        app.openapi_schema = made
+    return app.openapi_schema
