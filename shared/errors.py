@@ -8,6 +8,7 @@
     ├── NotFound                 no such batch or task
     ├── Unavailable              PostgreSQL, or any server at all, can't be had
     │   ├── DatabaseUnavailable
+    │   │   └── MayBeStored      the reply to a submission's commit was lost
     │   └── SchemaMismatch       the tables are missing or of another version
     ├── HintsUnavailable         Redis can't be had; costs latency, never work
     └── UpstreamError            one call to a model failed; carries the facts the retry decision needs
@@ -71,6 +72,22 @@ class DatabaseUnavailable(Unavailable):
         super().__init__(message, remedy=remedy)
         self.unknown = unknown
         self.waits = waits
+
+
+class MayBeStored(DatabaseUnavailable):
+    """The reply to a submission's commit was lost, and the server did not come back to be asked.
+
+    Attributes:
+        batch_id: the batch that exists, or not.
+    """
+
+    def __init__(self, batch_id: str, reason: str) -> None:
+        super().__init__(
+            f"{reason}; batch {batch_id} may be stored",
+            remedy=f"look when it is back: aitask show {batch_id}",
+            unknown=True,
+        )
+        self.batch_id = batch_id
 
 
 class SchemaMismatch(Unavailable):

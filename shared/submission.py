@@ -4,25 +4,30 @@ from __future__ import annotations
 
 import hashlib
 import json
+import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from shared.context import context_for
 from shared.domain import NewBatch, NewTask
-from shared.errors import HintsUnavailable, UsageFault
+from shared.errors import DatabaseUnavailable, HintsUnavailable, MayBeStored, UsageFault
 from shared.families import Family, route
 from shared.ids import new_id, new_ordered_id
 from shared.settings import Settings
 from shared.store import conversations
 from shared.store.conversations import Turn
-from shared.store.engine import Database
+from shared.store.engine import Database, UnstorableData
+from shared.store.submit import Written, stored
 from shared.store.submit import submit as write
 from shared.streams import Streams
 from shared.text import is_storable
 
 MAX_MODELS = 64
 MAX_KEY_CHARS = 255
+# How long a server is waited for that may have stored what was submitted, for all that it said nothing.
+SETTLE_S = 10.0
+_SETTLE_AGAIN_S = 0.2
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -104,7 +109,19 @@ def submit(db: Database, streams: Streams, checked: Plan) -> Submission:
     Raises:
         Conflict: its idempotency key was used for another request.
         DatabaseUnavailable: nothing was stored.
+        MayBeStored: the reply to the commit was lost, and PostgreSQL did not come back in time to be asked.
     """
+    try:
+        return _submit(db, streams, checked)
+    except MayBeStored:
+        raise
+    except DatabaseUnavailable as error:
+        raise DatabaseUnavailable(
+            f"{error.message}; nothing was submitted", remedy=error.remedy, waits=error.waits
+        ) from error
+
+
+def _submit(db: Database, streams: Streams, checked: Plan) -> Submission:
     request = checked.request
     continued = _Continued.look_up(db, request, checked.context_bytes)
     batch = NewBatch(
@@ -120,7 +137,7 @@ def submit(db: Database, streams: Streams, checked: Plan) -> Submission:
         idempotency_key=request.idempotency_key,
         request_hash=request_hash(checked) if request.idempotency_key is not None else None,
     )
-    written = write(db, batch, conversation_id=continued.id or new_id())
+    written = _stored(db, batch, continued.id or new_id())
     hinted = True
     if written.new:
         try:
@@ -129,6 +146,29 @@ def submit(db: Database, streams: Streams, checked: Plan) -> Submission:
             hinted = False
     left_out = continued.unfinished(model for model, _ in checked.routed)
     return Submission(written.batch_id, written.conversation_id, written.task_ids, written.new, hinted, left_out)
+
+
+def _stored(db: Database, batch: NewBatch, conversation_id: str) -> Written:
+    """Write a batch. Where the reply to the commit is lost, its id is looked up once the server is back."""
+    try:
+        return write(db, batch, conversation_id=conversation_id)
+    except DatabaseUnavailable as error:
+        if not error.unknown:
+            raise
+        lost = error
+    end = time.monotonic() + SETTLE_S
+    while time.monotonic() < end:
+        time.sleep(_SETTLE_AGAIN_S)
+        try:
+            found = stored(db, batch.id)
+            # What is not there is written now, under the same ids: one of the two at most comes to be.
+            return found or write(db, batch, conversation_id=conversation_id)
+        except DatabaseUnavailable:
+            continue
+        except UnstorableData:
+            # The first one's commit came after the look.
+            continue
+    raise MayBeStored(batch.id, lost.message)
 
 
 @dataclass(frozen=True, slots=True)

@@ -60,6 +60,7 @@ class Reconciler:
         self._stop = threading.Event()
         self._outage_ended = time.monotonic() - lease_s
         self._away = False
+        self._servers: dict[dt.datetime, float] = {}
         self._made_anew: set[str] = set()
         self._wait_s = TICK_S
 
@@ -149,9 +150,14 @@ class Reconciler:
             log.warning("pauses that are over cannot be lifted yet: %s", error.message)
 
     def _may_end_leases(self, clock: recovery.Clock) -> bool:
-        """Workers that could not beat because the database was away get a whole lease to beat again."""
-        since_outage = time.monotonic() - self._outage_ended
-        return not self._away and since_outage >= self._lease_s and clock.up_s >= self._lease_s
+        """Workers that could not beat because the database was away get a whole lease to beat again.
+
+        A standby that was promoted may have been up for long: the lease counts from when this worker first saw it.
+        """
+        now = time.monotonic()
+        seen = self._servers.setdefault(clock.server_started, now)
+        grace_over = now - max(self._outage_ended, seen) >= self._lease_s
+        return not self._away and grace_over and clock.up_s >= self._lease_s
 
     def _hints_gone_before(self, waiting: tuple[dt.datetime, list[str]]) -> dict[str, dt.datetime]:
         """Ask Redis, for each family, before which database time a hint that is still owed must be gone.

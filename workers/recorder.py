@@ -28,6 +28,8 @@ MOST_ROWS = 200
 MOST_BYTES = 8 << 20
 # How soon a result is tried again whose row somebody else has locked.
 LOCKED_RETRY_S = 0.25
+# Rows one after another that take no result at all: then it is not the rows.
+MOST_GIVEN_UP = 10
 _RETRY_S = (0.1, 0.2, 0.5, 1.0)
 
 
@@ -43,6 +45,7 @@ class Recorder:
         self._left_over: Finished | None = None
         self._in_hand: list[Finished] = []
         self._unwritten = 0
+        self._given_up = 0
         self._written = asyncio.Event()
         self._written.set()
 
@@ -105,6 +108,10 @@ class Recorder:
                     log.warning("results wait for PostgreSQL: %s", error.message, extra={"waiting": self._unwritten})
                 await asyncio.sleep(_RETRY_S[min(tries, len(_RETRY_S) - 1)])
                 tries += 1
+            except Exception as error:  # whatever one row brings about must not end more than that row
+                await self._split(results, error)
+                return
+        self._given_up = 0
         if tries:
             log.info("PostgreSQL is back, results are recorded", extra={"recorded": len(written)})
         locked = await self._locked([result for result in results if result.id not in written])
@@ -125,8 +132,8 @@ class Recorder:
             return missing
         return [result for result in missing if result.id in held]
 
-    async def _split(self, results: list[Finished], error: UnstorableData) -> None:
-        """Find the row whose data was refused: it fails by itself and holds up no other."""
+    async def _split(self, results: list[Finished], error: Exception) -> None:
+        """Find the row that can't be recorded: it fails by itself and holds up no other."""
         if len(results) > 1:
             middle = len(results) // 2
             await self._write(results[:middle])
@@ -134,13 +141,30 @@ class Recorder:
             return
         result = results[0]
         if result.outcome == Outcome.UNSTORABLE:
-            raise error
-        log.error("an answer can't be stored: %s", error.message, extra={"task_id": result.id})
+            await self._give_up(result, error)
+            return
+        log.error("an answer can't be stored: %s", _said(error), extra={"task_id": result.id}, exc_info=_trace(error))
         refused = Finished(
             id=result.id, attempt=result.attempt, status=TaskStatus.FAILED, outcome=Outcome.UNSTORABLE,
             error_kind=ErrorKind.UNSTORABLE, error_msg="the answer can't be stored", http_status=result.http_status,
         )  # fmt: skip
         await self._write([refused])
+
+    async def _give_up(self, result: Finished, error: Exception) -> None:
+        """Let go of a row that takes nothing, not even its failure: its lease runs out, the others go on.
+
+        Raises:
+            Exception: it is not the row: none in a row could be recorded, so the worker must not go on.
+        """
+        self._given_up += 1
+        if self._given_up >= MOST_GIVEN_UP:
+            raise error
+        log.error("a row takes no result: %s", _said(error), extra={"task_id": result.id}, exc_info=_trace(error))
+        holding = self._holdings.remove((result.id, result.attempt))
+        try:
+            await self._hints.discard([holding.hint] if holding is not None and holding.hint is not None else [])
+        except HintsUnavailable:
+            log.debug("a hint could not be acknowledged")
 
     async def _acknowledge(self, results: list[Finished], written: set[str]) -> None:
         hints, resend = [], []
@@ -157,6 +181,15 @@ class Recorder:
         except HintsUnavailable:
             # The entries stay pending; whoever takes them over finds their rows done and drops them.
             log.debug("hints could not be acknowledged", extra={"hints": len(hints)})
+
+
+def _said(error: Exception) -> str:
+    return error.message if isinstance(error, AitaskError) else repr(error)
+
+
+def _trace(error: Exception) -> Exception | None:
+    """An expected error needs no trace; a bug keeps its own."""
+    return None if isinstance(error, AitaskError) else error
 
 
 def _storable(result: Finished) -> Finished:

@@ -56,7 +56,7 @@ def _documented(*statuses: int) -> dict[int | str, dict[str, Any]]:
         422: "A field is missing or of the wrong type; the message names it.",
         429: "The token has made too many requests.",
         502: "No model answered.",
-        503: "PostgreSQL is not available, or too much waits; nothing was stored.",
+        503: "PostgreSQL is not available, or too much waits; nothing was stored, or the message names the batch.",
     }
     return {status: {"model": ErrorBody, "description": said[status]} for status in statuses}
 

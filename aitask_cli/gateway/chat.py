@@ -78,7 +78,7 @@ async def completion(service: Service, body: ChatRequest, key: str | None, http:
     async for _ in service.hub.follow(made.batch_id, Cursor(), idle_s=_LOOK_FOR_HANGUP_S):
         if await http.is_disconnected():
             return None
-    batch = await service.batch(made.batch_id)
+    batch = await service.batch_in_time(made.batch_id)
     if not any(task.status is TaskStatus.SUCCESS for task in batch.tasks):
         raise AllFailed(batch.tasks[0], batch.id)
     return Completion(
@@ -100,7 +100,7 @@ def _choice(index: int, task: TaskView) -> Choice:
 
 async def stream(service: Service, body: ChatRequest, made: Submission) -> AsyncIterator[bytes]:
     """Yield OpenAI's stream of chunks for a batch, a choice for each model."""
-    batch = await service.batch(made.batch_id)
+    batch = await service.batch_in_time(made.batch_id)
     chunks = _Chunks(batch, body.model)
     for index, task in enumerate(batch.tasks):
         yield chunks.one(index, task.model, {"role": "assistant", "content": ""})

@@ -10,18 +10,21 @@ import contextlib
 import logging
 import re
 import time
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import partial
+from typing import TypeVar
 
 from aitask_cli.gateway.threads import Threads
 from shared.domain import TaskState, TaskStatus, TaskView
-from shared.errors import AitaskError, NotFound
+from shared.errors import AitaskError, DatabaseUnavailable, NotFound
 from shared.live import LivePiece, LiveTail
 from shared.store import read
 from shared.store.engine import Database
 
 log = logging.getLogger("aitask.gateway")
+
+T = TypeVar("T")
 
 TICK_S = 0.1
 STATES_EVERY_S = 0.5
@@ -149,16 +152,19 @@ class Hub:
     async def _watch(self, batch_id: str) -> _Watched:
         watched = self._watched.get(batch_id)
         if watched is None:
-            states = (await self._threads.run(lambda: read.states_of(self._db, [batch_id]))).get(batch_id)
+            states = (await _in_time(lambda: self._states(batch_id))).get(batch_id)
             if states is None:
                 raise NotFound(f"no batch {batch_id}")
             # Another may have begun to watch it meanwhile.
             watched = self._watched.setdefault(batch_id, _Watched([]))
             if not watched.states:
-                await self._take_states({batch_id: watched}, {batch_id: states})
+                await _in_time(partial(self._take_states, {batch_id: watched}, {batch_id: states}))
         watched.watchers += 1
         self._wanted.set()
         return watched
+
+    async def _states(self, batch_id: str) -> dict[str, list[TaskState]]:
+        return await self._threads.run(lambda: read.states_of(self._db, [batch_id]))
 
     async def run(self) -> None:
         """Follow for ever; nothing is asked while nobody watches."""
@@ -242,6 +248,17 @@ def _news(watched: _Watched, cursor: Cursor) -> Iterator[Step]:
         if state.status != known.status:
             known.status = int(state.status)
             yield Step("state", state, ended)
+
+
+async def _in_time(ask: Callable[[], Awaitable[T]]) -> T:
+    """Ask the database, and wait for it where it is away: who begins to watch then is told later, not nothing."""
+    while True:
+        try:
+            return await ask()
+        except DatabaseUnavailable as error:
+            if not error.waits:
+                raise
+            await asyncio.sleep(_AWAY_S)
 
 
 def _order(entry: str) -> tuple[int, int]:

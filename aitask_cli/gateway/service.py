@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
@@ -10,7 +11,7 @@ from typing import Any
 from aitask_cli.gateway.hub import Hub
 from aitask_cli.gateway.threads import Threads
 from shared.domain import BatchView, TaskView
-from shared.errors import AitaskError, HintsUnavailable, NotFound
+from shared.errors import AitaskError, DatabaseUnavailable, HintsUnavailable, NotFound
 from shared.ids import is_id
 from shared.settings import Settings
 from shared.store import conversations, fleet, operate, read, schema
@@ -20,6 +21,7 @@ from shared.streams import Streams
 from shared.submission import Request, Submission, plan, submit
 
 _WORKER_EVERY_S = 2.0
+_AWAY_S = 0.5
 
 
 @dataclass
@@ -74,6 +76,16 @@ class Service:
     async def batch(self, batch_id: str) -> BatchView:
         _whole_id(batch_id, "batch")
         return await self.threads.run(lambda: read.batch(self.db, batch_id))
+
+    async def batch_in_time(self, batch_id: str) -> BatchView:
+        """Return a batch, waiting for PostgreSQL where it is away: an answer under way does not end with a blip."""
+        while True:
+            try:
+                return await self.batch(batch_id)
+            except DatabaseUnavailable as error:
+                if not error.waits:
+                    raise
+                await asyncio.sleep(_AWAY_S)
 
     async def task(self, task_id: str) -> TaskView:
         _whole_id(task_id, "task")

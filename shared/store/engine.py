@@ -86,9 +86,10 @@ class Database:
 
     def rows(self, statement: Statement, **values: Any) -> list[Row]:
         """Run one statement, which commits by itself, and return its rows: one round trip."""
-        text = (self._preamble if self.pooled else "") + for_driver(statement.text)
 
         def ask(link: Link) -> list[Row]:
+            # Whether a pooler is in between is known once there is a connection.
+            text = (self._preamble if self.pooled else "") + for_driver(statement.text)
             with contextlib.closing(link.raw.cursor()) as cursor:
                 cursor.execute(text, values)
                 if cursor.description is None:

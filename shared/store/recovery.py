@@ -24,7 +24,7 @@ SELECT pg_try_advisory_xact_lock(:key) AS mine, set_config('idle_in_transaction_
 """)
 
 _CLOCK = sa.text("""
-SELECT clock_timestamp() AS now, now() - pg_postmaster_start_time() AS up,
+SELECT clock_timestamp() AS now, now() - pg_postmaster_start_time() AS up, pg_postmaster_start_time() AS started,
        (SELECT min(lease_until) FROM task WHERE status = 3) - clock_timestamp() AS next_lease
 """)
 
@@ -98,10 +98,14 @@ UPDATE task t SET enqueued_at = now() FROM due WHERE t.id = due.id RETURNING t.i
 
 @dataclass(frozen=True, slots=True)
 class Clock:
-    """The database's clock, how long PostgreSQL has been up, and when the next lease ends, both in seconds."""
+    """The database's clock, how long PostgreSQL has been up, and when the next lease ends, both in seconds.
+
+    `server_started` tells one server from another: after a fail-over it is another's, whose own uptime says nothing.
+    """
 
     now: dt.datetime
     up_s: float
+    server_started: dt.datetime
     next_lease_s: float | None
 
 
@@ -115,7 +119,7 @@ class Tick:
     def clock(self) -> Clock:
         row = self._connection.execute(_CLOCK).one()
         next_lease_s = row.next_lease.total_seconds() if row.next_lease is not None else None
-        return Clock(row.now, row.up.total_seconds(), next_lease_s)
+        return Clock(row.now, row.up.total_seconds(), row.started, next_lease_s)
 
     def expire_leases(self) -> list[tuple[str, str]]:
         """End the leases that ran out. Returns (task id, error kind)."""

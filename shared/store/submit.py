@@ -92,6 +92,19 @@ def submit(db: Database, new: NewBatch, *, conversation_id: str) -> Written:
     return _first(db, new)
 
 
+_STORED = sa.text("""
+SELECT b.id::text, b.conversation_id::text,
+       array(SELECT t.id::text FROM task t WHERE t.batch_id = b.id ORDER BY t.position) AS task_ids
+FROM batch b WHERE b.id = CAST(:id AS uuid)
+""")
+
+
+def stored(db: Database, batch_id: str) -> Written | None:
+    """Find a batch that a submission may have stored whose reply was lost."""
+    rows = db.rows(_STORED, id=batch_id)
+    return Written(rows[0]["id"], rows[0]["conversation_id"], tuple(rows[0]["task_ids"]), True) if rows else None
+
+
 _USED = sa.text("""
 SELECT idempotency_key, id::text, request_hash FROM batch WHERE idempotency_key = ANY (:keys)
 """)
