@@ -52,9 +52,11 @@ def test_mixed_chaos_at_length(own_stand: Stand, seed: int) -> None:
 
 UNFENCED = """
 from shared.store import work
-fenced = work._RECORD.prepare
-work._RECORD.prepare = fenced.replace("AND t.attempt = r.attempt", "").replace("t.status + 0 = 3", "true")
-assert work._RECORD.prepare.count("attempt = r.attempt") == 0
+for form in ("prepare", "plain"):
+    fenced = getattr(work._RECORD, form)
+    unfenced = fenced.replace("AND t.attempt = r.attempt", "").replace("t.status + 0 = 3", "true")
+    assert unfenced.count("attempt = r.attempt") == 0
+    setattr(work._RECORD, form, unfenced)
 """
 
 
