@@ -238,6 +238,34 @@ def test_a_part_that_ends_hands_back_what_is_claimed_with_its_traceback(
     assert made.task_ids
 
 
+WAITING_RESULT = """
+import time
+from shared.errors import DatabaseUnavailable
+from shared.store import work
+from workers.heartbeat import LookOut
+real, asked = work.record, []
+def record(db, results):
+    asked.append(time.monotonic())
+    if asked[-1] - asked[0] < 3:
+        raise DatabaseUnavailable("away for 3 s")
+    return real(db, results)
+def renew(self):
+    if asked:
+        raise RuntimeError("a bug in LookOut")
+work.record, LookOut.renew = record, renew
+"""
+
+
+def test_results_that_wait_are_recorded_before_a_broken_worker_ends(stand: Stand, tmp_path: Path) -> None:
+    """A part breaks while PostgreSQL takes nothing for longer than a plain stop would wait."""
+    stand.more = {"AITASK_LEASE_S": "6"}
+    worker = stand.start_worker("qwen", command=altered(tmp_path, WAITING_RESULT))
+    stand.submit("hello", "qwen")
+    assert worker.wait(60) == 1
+    assert "a bug in LookOut" in stand.logs()
+    assert stand.query("SELECT status, attempt, rescues FROM task") == [(1, 1, 0)]
+
+
 def test_sighup_drains_as_sigterm_does(stand: Stand) -> None:
     worker = stand.start_worker("qwen")
     stand.submit("hello", "qwen+latency=60")
