@@ -4,14 +4,24 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import groupby
 from operator import attrgetter
-from typing import Any, NamedTuple
+from typing import Any
 
 import orjson
 
+from shared import finish
 from shared.errors import UpstreamError
+from shared.kinds import ErrorKind
+from workers.ending import End, judged
+from workers.message import calls_a_tool, texts_of
+from workers.piece import Piece
+from workers.status import error_object
+from workers.thinking import Pipeline, closed_late
+from workers.tokens import counted, usage_in
+
+__all__ = ["Answer", "Collector", "Piece", "bad_answer", "dumped", "joined", "parsed"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,28 +37,27 @@ class Answer:
     first_token_s: float | None = None
     cost_time_s: float = 0.0
 
-    def with_texts(self, text: str, reasoning: str | None) -> Answer:
-        """The same answer with its text and its reasoning apart."""
-        return replace(self, text=text, reasoning=reasoning)
-
-
-class Piece(NamedTuple):
-    """A piece of text as it came: of the answer, or of the reasoning before it."""
-
-    text: str
-    reasoning: bool = False
-
 
 class Collector:
-    """Takes in the JSON objects of one call and makes the answer of them."""
+    """Takes in the JSON objects of one call and makes the answer of them.
 
-    def __init__(self) -> None:
+    Args:
+        pipeline: what text passes through; what comes out is both shown and kept. None: as it came.
+        late: whether a lone closing mark makes reasoning of what stood before it.
+    """
+
+    def __init__(self, pipeline: Pipeline | None = None, *, late: bool = False) -> None:
+        self._pipeline = pipeline
+        self._late = late
         self._text: list[str] = []
         self._reasoning: list[str] = []
+        self._refusal: list[str] = []
         self._finish_reason: str | None = None
         self._model: str | None = None
         self._usage: dict[str, Any] = {}
         self._tools = False
+        # What came in pieces, before the pipeline: a last frame may repeat it whole.
+        self._pieces = False
         self.done = False
 
     @property
@@ -60,82 +69,147 @@ class Collector:
         """Take in one streamed event. Returns its pieces of text.
 
         Raises:
-            UpstreamError: the event is an error or not JSON.
+            UpstreamError: the event is an error.
         """
-        if len(data) < 16 and data.strip() == "[DONE]":
+        if type(data) is not str and getattr(data, "name", "") == "error":
+            raise _named_error(data)
+        if data[:1] == "{":
+            return self.object(parsed(data))
+        return self._no_object(data)
+
+    def _no_object(self, data: str) -> Sequence[Piece]:
+        """An event that is no object: a ping, or JSON behind blanks. How the stream ends tells whether it mattered."""
+        start = data.strip()
+        if start == "[DONE]":
             self.done = True
-            return ()
-        return self.object(parsed(data))
+        elif start[:1] == "{" or (start[:1] == "[" and '"' in start):
+            return self.object(parsed(start))
+        return ()
 
     def object(self, said: Any) -> Sequence[Piece]:
-        """Take in one JSON object, a chunk or a whole answer."""
+        """Take in one JSON object, a chunk or a whole answer.
+
+        Raises:
+            UpstreamError: it is an error, or no answer at all.
+        """
         if not isinstance(said, dict):
-            raise bad_answer("the answer is not a JSON object")
-        if said.get("error"):
-            raise error_in_answer(said["error"])
-        model, usage, choices = said.get("model"), said.get("usage"), said.get("choices")
-        if isinstance(model, str):
+            raise error_object(said) or bad_answer("the answer is not a JSON object")
+        model, choices = said.get("model"), said.get("choices")
+        if isinstance(model, str) and model:
             self._model = model
-        if isinstance(usage, dict):
-            self._usage = usage
-        if not choices or not isinstance(choices, list) or not isinstance(choices[0], dict):
-            return ()
-        return self._choice(choices[0])
+        first = choices[0] if choices and isinstance(choices, list) else None
+        if not isinstance(first, dict) or said.get("error") or first.get("finish_reason") or said.get("usage"):
+            self._seldom(said)
+        return self._choice(first, said) if isinstance(first, dict) else ()
 
-    def _choice(self, choice: dict[str, Any]) -> Sequence[Piece]:
-        finish_reason = choice.get("finish_reason")
-        if isinstance(finish_reason, str):
-            self._finish_reason = finish_reason
-        message = choice.get("delta") or choice.get("message")
-        if not isinstance(message, dict):
-            return ()
-        text = message.get("content")
-        if len(message) == 1 and isinstance(text, str):
+    def _seldom(self, said: dict[str, Any]) -> None:
+        """What only an error, or the end of an answer, has."""
+        wrong = error_object(said)
+        if wrong is not None:
+            raise wrong
+        # Counts are cumulative: the last ones hold.
+        self._usage = usage_in(said) or self._usage
+
+    def _choice(self, choice: dict[str, Any], said: dict[str, Any]) -> Sequence[Piece]:
+        reason = choice.get("finish_reason")
+        if reason is not None:
+            self._finish_reason = finish.named(reason) or self._finish_reason
+        delta = choice.get("delta")
+        if not isinstance(delta, dict) or not delta:
+            return self._whole(choice, said)
+        text = delta.get("content")
+        if len(delta) == 1 and isinstance(text, str):
             # Nearly every event of a stream: nothing but a word.
-            self._text.append(text)
-            return (Piece(text),) if text else ()
-        return self._message(message)
+            self._pieces = True
+            if self._pipeline is None:
+                self._text.append(text)
+                return (Piece(text),) if text else ()
+            return self._through((Piece(text),)) if text else ()
+        if choice.get("error"):
+            self._seldom(said)
+        self._pieces = True
+        return self._message(delta, whole=False)
 
-    def _message(self, message: dict[str, Any]) -> Sequence[Piece]:
-        self._tools = self._tools or bool(message.get("tool_calls") or message.get("function_call"))
+    def _whole(self, choice: dict[str, Any], said: dict[str, Any]) -> Sequence[Piece]:
+        """A whole message, or a legacy completion's text. After pieces it only repeats them."""
+        message = choice.get("message")
+        if not isinstance(message, dict):
+            text = choice.get("text")
+            message = {"content": text} if isinstance(text, str) else None
+            if message is None or (self._pieces and said.get("object") == "chat.completion"):
+                return ()
+        if self._pieces and (self._text or self._reasoning or self._refusal or self._pending):
+            return ()
+        if "usage" not in said:
+            self._usage = usage_in(said) or self._usage
+        return self._message(message, whole=True)
+
+    @property
+    def _pending(self) -> bool:
+        """Whether the pipeline holds text back: then there is some."""
+        return self._pipeline is not None and self._pipeline.holds
+
+    def _message(self, message: dict[str, Any], *, whole: bool) -> Sequence[Piece]:
+        self._tools = self._tools or calls_a_tool(message)
+        reasoning, text, refusal = texts_of(message, whole=whole)
+        if refusal:
+            self._refusal.append(refusal)
         pieces = []
-        reasoning = _text(message.get("reasoning_content")) or _text(message.get("reasoning"))
         if reasoning:
-            self._reasoning.append(reasoning)
             pieces.append(Piece(reasoning, reasoning=True))
-        text = _text(message.get("content"))
         if text:
-            self._text.append(text)
             pieces.append(Piece(text))
+        return self._through(pieces)
+
+    def _through(self, pieces: Sequence[Piece]) -> Sequence[Piece]:
+        """Send pieces through the pipeline, for as long as it has anything to decide."""
+        pipeline = self._pipeline
+        if pipeline is not None:
+            pieces = pipeline.feed(pieces)
+            if pipeline.settled:
+                self._pipeline = None
+        return self._kept(pieces)
+
+    def _kept(self, pieces: Sequence[Piece]) -> Sequence[Piece]:
+        for piece in pieces:
+            (self._reasoning if piece.reasoning else self._text).append(piece.text)
         return pieces
+
+    def finish(self) -> Sequence[Piece]:
+        """Nothing more comes. Returns the pieces that the pipeline has held back."""
+        pipeline, self._pipeline = self._pipeline, None
+        return () if pipeline is None else self._kept(pipeline.finish())
 
     def answer(self) -> Answer:
         """Return the whole answer.
 
         Raises:
-            UpstreamError: there is no text in it.
+            UpstreamError: it is none, by the table of endings.
         """
+        self.finish()
         text, reasoning = "".join(self._text), "".join(self._reasoning)
-        if self._finish_reason == "content_filter":
-            raise UpstreamError(
-                "the upstream's content filter stopped the answer",
-                kind="content_policy",
-                retryable=False,
-                http_status=200,
+        late = closed_late(text) if self._late and "</think>" in text else None
+        if late is not None:
+            reasoning, text = "\n\n".join(part for part in (reasoning, late[0]) if part), late[1]
+        wrong = judged(
+            End(
+                finish_reason=self._finish_reason,
+                text=not text.isspace() and bool(text),
+                reasoning=bool(reasoning.strip()),
+                refusal="".join(self._refusal).strip(),
+                tools=self._tools,
             )
-        if not text and self._tools:
-            raise UpstreamError(
-                "the model called a tool instead of answering", kind="tool_call", retryable=False, http_status=200
-            )
-        if not text and not reasoning:
-            raise bad_answer("the answer has no text", kind="empty_answer")
+        )
+        if wrong is not None:
+            raise wrong
+        prompt_tokens, completion_tokens = counted(self._usage)
         return Answer(
             text=text,
-            reasoning=reasoning or None,
+            reasoning=reasoning.strip() or None,
             finish_reason=self._finish_reason,
             model=self._model,
-            prompt_tokens=_count(self._usage.get("prompt_tokens")),
-            completion_tokens=_count(self._usage.get("completion_tokens")),
+            prompt_tokens=prompt_tokens,
+            completion_tokens=completion_tokens,
         )
 
 
@@ -161,7 +235,7 @@ def parsed(text: str) -> Any:
         return json.loads(text)
     except (ValueError, RecursionError):
         head = " ".join(text[:80].split())
-        raise bad_answer(f"the answer is not JSON: {head!r}", kind="bad_json") from None
+        raise bad_answer(f"the answer is not JSON: {head!r}", kind=ErrorKind.BAD_JSON) from None
 
 
 def joined(pieces: Sequence[Piece]) -> Sequence[Piece]:
@@ -174,37 +248,16 @@ def joined(pieces: Sequence[Piece]) -> Sequence[Piece]:
     ]
 
 
-def bad_answer(message: str, *, kind: str = "bad_answer") -> UpstreamError:
+def bad_answer(message: str, *, kind: str = ErrorKind.BAD_ANSWER) -> UpstreamError:
     """An answer that makes no sense: the same call may do better, but not often."""
     return UpstreamError(message, kind=kind, retryable=True, http_status=200, max_tries=2)
 
 
-def error_in_answer(error: Any) -> UpstreamError:
-    """The error object of an answer, classified by its words when it came with HTTP 200."""
-    said = error if isinstance(error, dict) else {"message": str(error)}
-    message = str(said.get("message") or said.get("type") or "an error without a message")
-    code = said.get("code") if said.get("code") is not None else said.get("status")
-    number = int(str(code)) if str(code).isdecimal() and len(str(code)) == 3 else 0
-    status = number if 400 <= number <= 599 else None
-    from workers.status import from_status
-
-    if status is not None:
-        return from_status(status, message)
-    words = f"{said.get('type')} {code} {message}".lower()
-    busy = any(word in words for word in ("overload", "rate", "capacity", "unavailable", "timeout", "internal", "busy"))
-    return UpstreamError(f"the upstream said: {message[:500]}", kind="error_object", retryable=busy, http_status=200)
-
-
-def _text(value: Any) -> str:
-    """Text out of a content field: a string, or OpenAI's list of parts."""
-    if isinstance(value, str):
-        return value
-    if isinstance(value, list):
-        return "".join(part["text"] for part in value if isinstance(part, dict) and isinstance(part.get("text"), str))
-    return ""
-
-
-def _count(value: Any) -> int | None:
-    """A token count that fits the database, or None."""
-    good = isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**31
-    return value if good else None
+def _named_error(data: str) -> UpstreamError:
+    """The data of an event, or of a field, that is called `error`."""
+    try:
+        said = parsed(data)
+    except UpstreamError:
+        said = data
+    found = error_object(said) or error_object({"error": said})
+    return found or bad_answer("the upstream sent an error without a word")

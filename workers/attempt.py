@@ -9,6 +9,7 @@ from collections.abc import Callable
 
 from shared.domain import Claimed, Finished, TaskStatus
 from shared.errors import UpstreamError
+from shared.kinds import ErrorKind, Outcome
 from shared.logs import TRACE_OF
 from workers.answer import Answer, Piece
 from workers.families.generic import Behaviour
@@ -19,15 +20,19 @@ from workers.upstream import UpstreamClient
 log = logging.getLogger("aitask.attempt")
 
 # Errors that show the endpoint itself to be in trouble; any other answer shows that it is up.
-_DOWN = {"connect", "connect_timeout", "reset", "tls", "timeout", "idle_timeout"}
+_DOWN = {
+    ErrorKind.CONNECT, ErrorKind.CONNECT_TIMEOUT, ErrorKind.RESET, ErrorKind.TLS, ErrorKind.TIMEOUT,
+    ErrorKind.IDLE_TIMEOUT, ErrorKind.INCOMPLETE_STREAM, ErrorKind.BAD_JSON, ErrorKind.EMPTY_ANSWER,
+    ErrorKind.INTERRUPTED,
+}  # fmt: skip
 
 
 def endpoint_down(error: UpstreamError) -> bool:
     """Tell whether an error counts for the family's breaker."""
     status = error.http_status
-    return error.kind in _DOWN or (
-        status is not None and status >= 500 and error.retryable and error.retry_after_s is None
-    )
+    if error.limited or not error.retryable:
+        return False
+    return error.kind in _DOWN or (status is not None and status >= 500 and error.retry_after_s is None)
 
 
 async def attempt(
@@ -47,7 +52,9 @@ async def attempt(
         return _failed(task, error, gate, max_failures=max_failures, took_s=time.monotonic() - began)
     except Exception as bug:  # a bug in one family's code must not end the worker
         log.exception("a call ended in a bug", extra={"task_id": task.id, "family": task.family})
-        wrong = UpstreamError(f"internal error: {type(bug).__name__}", kind="internal", retryable=True, max_tries=2)
+        wrong = UpstreamError(
+            f"internal error: {type(bug).__name__}", kind=ErrorKind.INTERNAL, retryable=True, max_tries=2
+        )
         return _failed(task, wrong, gate, max_failures=max_failures, took_s=time.monotonic() - began)
     gate.answered(task.family, task.model)
     return _answered(task, answer)
@@ -58,7 +65,7 @@ def _answered(task: Claimed, answer: Answer) -> Finished:
         id=task.id,
         attempt=task.attempt,
         status=TaskStatus.SUCCESS,
-        outcome="answered",
+        outcome=Outcome.ANSWERED,
         response_text=answer.text,
         reasoning_text=answer.reasoning,
         http_status=200,
@@ -78,12 +85,14 @@ def _failed(task: Claimed, error: UpstreamError, gate: Gate, *, max_failures: in
         bad_answers=task.bad_answers,
         max_failures=max_failures,
         chance=random.random(),
+        # Tries that cost nothing were waits.
+        waits=max(0, task.attempt - 1 - task.failures - task.rescues),
     )
     if endpoint_down(error):
         gate.failed(task.family, error.message)
-    elif error.http_status != 429:
+    elif not error.limited:
         gate.succeeded(task.family)
-    if error.http_status == 429:
+    if error.limited:
         gate.refused(task.family, task.model, began_at=time.monotonic() - took_s)
     if decision.cool_s:
         gate.cool(task.family, task.model, decision.cool_s)
@@ -96,7 +105,7 @@ def _failed(task: Claimed, error: UpstreamError, gate: Gate, *, max_failures: in
         id=task.id,
         attempt=task.attempt,
         status=decision.status,
-        outcome="retry" if decision.status is TaskStatus.PENDING else "failed",
+        outcome=Outcome.RETRY if decision.status is TaskStatus.PENDING else Outcome.FAILED,
         run_in_s=decision.run_in_s,
         counts_failure=decision.counts_failure,
         counts_bad_answer=decision.counts_bad_answer,

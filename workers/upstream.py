@@ -18,7 +18,7 @@ from shared.families import chat_url, models_url
 from workers.answer import Answer, Collector, Piece, dumped, joined, parsed
 from workers.families.generic import Behaviour
 from workers.sse import EventDecoder
-from workers.status import error_message, from_status, retry_after_s
+from workers.status import error_message, from_body
 from workers.timer import CallTimer
 from workers.transport import Transport
 
@@ -68,7 +68,7 @@ class UpstreamClient:
                 while True:
                     way = self._ways.get(family.endpoint, _STREAM_WITH_USAGE)
                     try:
-                        return behaviour.finish(await self._call(task, behaviour, way, timer, on_piece))
+                        return await self._call(task, behaviour, way, timer, on_piece)
                     except _Plainer:
                         self._ways[family.endpoint] = max(way + 1, self._ways.get(family.endpoint, 0))
         except UpstreamError as error:
@@ -101,25 +101,22 @@ class UpstreamClient:
             content_type = response.headers.get("content-type", "").lower()
             if response.status != 200:
                 raise await self._refused(response, content_type, way)
-            collector = Collector()
+            collector = behaviour.collector(task.model)
             first: list[float] = []
-            shown = behaviour.pieces()
 
             def show(pieces: Sequence[Piece]) -> None:
                 if pieces and not first:
                     first.append(time.monotonic() - began)
                 for piece in pieces:
-                    if shown is None:
-                        on_piece(piece)
-                    else:
-                        for part in shown.feed(piece):
-                            on_piece(part)
+                    on_piece(piece)
 
             if "text/event-stream" in content_type:
                 await self._read_events(response, collector, timer, show)
             else:
                 _read_whole(await self._body(response, content_type, timer), collector)
+            show(collector.finish())
             answer = collector.answer()
+            behaviour.check(answer)
         return Answer(
             text=answer.text,
             reasoning=answer.reasoning,
@@ -171,8 +168,7 @@ class UpstreamClient:
         message = error_message(bytes(body), content_type)
         if way < _PLAIN and status in (400, 404, 415, 422, 501) and "stream" in message.lower():
             raise _Plainer
-        wait_s = retry_after_s(response.headers, dt.datetime.now(dt.timezone.utc))
-        return from_status(status, message, retry_after_s=wait_s)
+        return from_body(status, bytes(body), content_type, response.headers, dt.datetime.now(dt.timezone.utc))
 
     async def _read_events(
         self,

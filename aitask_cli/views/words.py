@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime as dt
 
 from shared.domain import TaskStatus, TaskView
+from shared.finish import is_cut
 from shared.text import one_line
 
 _KINDS = {
@@ -19,6 +20,10 @@ _KINDS = {
     "bad_json": "bad answer",
     "bad_answer": "bad answer",
     "empty_answer": "empty answer",
+    "no_answer": "no answer",
+    "interrupted": "broken off",
+    "rate_limited": "too many requests",
+    "quota_exhausted": "quota used up",
     "error_object": "error",
     "tls": "TLS failed",
 }
@@ -43,7 +48,7 @@ def state(task: TaskView, *, max_failures: int, elapsed_s: float = 0.0) -> str:
         elapsed_s: how old the view is: waits have become shorter by as much.
     """
     if task.status is TaskStatus.SUCCESS:
-        return "answered"
+        return "answered, cut" if is_cut(task.finish_reason) else "answered"
     if task.status is TaskStatus.FAILED:
         return f"failed: {kind_in_words(task.error_kind)}"
     if task.status is TaskStatus.PROCESSING:

@@ -78,14 +78,14 @@ MATRIX: dict[str, tuple[str | None, bool, int | None]] = {
     "huge": ("too_large", False, 200),
     "empty": ("empty_answer", True, 200),
     "error200": ("error_object", True, 200),
-    "nochoices": ("empty_answer", True, 200),
+    "nochoices": ("no_answer", True, 200),
     "tools": ("tool_call", False, 200),
     "redirect": ("redirect", False, 307),
     "nostream": (None, False, None),
     "utf16": (None, False, None),
     "think": (None, False, None),
     "reasoning": (None, False, None),
-    "unclosed": (None, False, None),
+    "unclosed": ("no_answer", True, 200),
     "nasty": (None, False, None),
 }
 
@@ -139,10 +139,10 @@ def test_deepseek_s_reasoning_is_apart_in_either_shape(upstream: RunningSimulato
     assert "Simulated thinking" in "".join(p.text for p in pieces if p.reasoning)
 
 
-def test_an_unclosed_thought_is_reasoning_without_an_answer(upstream: RunningSimulator) -> None:
-    [answer] = call(settings(upstream), "deepseek+unclosed", family="deepseek")
-    assert isinstance(answer, Answer)
-    assert (answer.text, bool(answer.reasoning)) == ("", True)
+def test_an_unclosed_thought_is_no_answer(upstream: RunningSimulator) -> None:
+    [found] = call(settings(upstream), "deepseek+unclosed", family="deepseek")
+    assert isinstance(found, UpstreamError)
+    assert (found.kind, found.max_tries) == ("no_answer", 2)
 
 
 def test_an_endpoint_that_cannot_stream_is_asked_plainly_and_remembered(upstream: RunningSimulator) -> None:

@@ -39,7 +39,7 @@ CASES = [
     ("503 with a wait", error(status=503, after=3), 0, 0, "PENDING", 3, False, 3),
     ("500 with a wait", error(status=500, after=3), 0, 0, "PENDING", 2, True, 0),
     ("a wait of an hour", error(status=429, after=3600), 0, 0, "PENDING", MAX_RETRY_AFTER_S, False, MAX_RETRY_AFTER_S),
-    ("a wait in the past", error(status=429, after=-5), 0, 0, "PENDING", 0, False, 0),
+    ("a wait in the past", error(status=429, after=-5), 0, 0, "PENDING", 1, False, 1),
     ("first bad JSON", error("bad_json", tries=2), 0, 0, "PENDING", 2, True, 0),
     ("second bad JSON", error("bad_json", tries=2), 1, 1, "FAILED", 0, True, 0),
     ("first bad JSON after a 500", error("bad_json", tries=2), 1, 0, "PENDING", 8, True, 0),

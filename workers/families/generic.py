@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+from typing import Any
 
 from shared.domain import Claimed
 from shared.errors import UpstreamError
 from shared.families import Family
+from shared.kinds import ErrorKind
 from shared.settings import Settings
-from workers.answer import Answer, Piece
+from workers.answer import Answer, Collector
+from workers.refusals import is_refusal
+from workers.thinking import Pipeline, PrefixDropper, Stage, ThinkSplitter, opens_in_template
 
 
 class Behaviour:
@@ -17,6 +20,7 @@ class Behaviour:
     def __init__(self, family: Family, settings: Settings) -> None:
         self.family = family
         self.settings = settings
+        self._phrases = (*family.refusals, *(settings.refusal_phrases if family.refusals else ()))
 
     def headers(self, task: Claimed) -> dict[str, str]:
         """Headers besides the usual ones."""
@@ -29,11 +33,24 @@ class Behaviour:
             messages.append({"role": "system", "content": task.system})
         messages += task.context
         messages.append({"role": "user", "content": task.prompt})
-        return {"model": task.model, "messages": merged(messages), **self.family.options, **task.options}
+        options = {**self.family.options, **task.options}
+        if self.family.takes is not None:
+            options = {name: value for name, value in options.items() if name in self.family.takes}
+        return {"model": task.model, "messages": merged(messages), **options}
 
-    def pieces(self) -> PieceFilter | None:
-        """What turns pieces of text as they came into pieces as they are shown; None: nothing."""
-        return None
+    def stages(self, model: str) -> list[Stage]:
+        """What text passes through, live and stored alike; a family that does more to it adds a stage."""
+        stages: list[Stage] = []
+        if self.family.prefixes:
+            stages.append(PrefixDropper(self.family.prefixes))
+        if self.family.think != "none":
+            stages.append(ThinkSplitter(opened=self.family.think == "open" or opens_in_template(model)))
+        return stages
+
+    def collector(self, model: str) -> Collector:
+        """What puts a call's answer together."""
+        stages = self.stages(model)
+        return Collector(Pipeline(stages) if stages else None, late=self.family.think != "none")
 
     @property
     def keepalive_s(self) -> float:
@@ -44,13 +61,15 @@ class Behaviour:
         """Look at a failed call: what an error means may depend on the family."""
         return error
 
-    def finish(self, answer: Answer) -> Answer:
-        """Look at a whole answer.
+    def check(self, answer: Answer) -> None:
+        """Look at a whole answer. Its text is what `stages` let through: nothing is changed here.
 
         Raises:
             UpstreamError: it is none after all.
         """
-        return answer
+        if self._phrases and is_refusal(answer.text, self._phrases):
+            said = " ".join(answer.text.split())[:200]
+            raise UpstreamError(f"the model refused: {said}", kind=ErrorKind.REFUSED, retryable=False, http_status=200)
 
 
 def merged(messages: list[dict[str, str]]) -> list[dict[str, str]]:
@@ -62,13 +81,6 @@ def merged(messages: list[dict[str, str]]) -> list[dict[str, str]]:
         else:
             joined.append(message)
     return joined
-
-
-class PieceFilter(Protocol):
-    """Sorts pieces of text anew."""
-
-    def feed(self, piece: Piece) -> list[Piece]:
-        """Take in a piece; returns what is certain by now."""
 
 
 behaviour = Behaviour
