@@ -30,7 +30,7 @@ BEGIN
     RETURN NEW;
 END $$;
 CREATE TRIGGER witness AFTER UPDATE ON task FOR EACH ROW
-WHEN (OLD.status <> NEW.status OR OLD.attempt <> NEW.attempt OR OLD.response_text IS DISTINCT FROM NEW.response_text)
+WHEN (OLD.status IN (1, 2) OR OLD.status <> NEW.status OR OLD.attempt <> NEW.attempt)
 EXECUTE FUNCTION witness();
 """
 _READ = """

@@ -2,57 +2,59 @@
 
 from __future__ import annotations
 
+import contextlib
 import random
 import signal
 import subprocess
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from shared.domain import NewBatch, NewTask
-from shared.errors import AitaskError
+from shared.errors import AitaskError, DatabaseUnavailable, HintsUnavailable
 from shared.ids import new_id, new_ordered_id
+from shared.store import operate
 from shared.store.submit import submit as write
+from tests import history
+from tests.history import Call, History, Operation, Seen
 from tests.stand import Stand, wait_for
-
-# A test-only witness: what the invariants forbid is written down by the database itself.
-WITNESS = """
-CREATE TABLE violation (id uuid, what text, was smallint, now smallint);
-CREATE FUNCTION witness() RETURNS trigger LANGUAGE plpgsql AS $$
-BEGIN
-    IF OLD.status IN (1, 2) AND NEW.status <> OLD.status THEN
-        INSERT INTO violation VALUES (OLD.id, 'a terminal task changed', OLD.status, NEW.status);
-    END IF;
-    IF OLD.status IN (1, 2) AND NEW.response_text IS DISTINCT FROM OLD.response_text THEN
-        INSERT INTO violation VALUES (OLD.id, 'a terminal text changed', OLD.status, NEW.status);
-    END IF;
-    IF NEW.status = 1 AND OLD.status <> 3 THEN
-        INSERT INTO violation VALUES (OLD.id, 'answered without being held', OLD.status, NEW.status);
-    END IF;
-    IF NEW.status = 1 AND OLD.worker <> current_setting('application_name') THEN
-        INSERT INTO violation VALUES (OLD.id, 'a stale worker''s result', OLD.status, NEW.status);
-    END IF;
-    IF NEW.attempt < OLD.attempt THEN
-        INSERT INTO violation VALUES (OLD.id, 'the fence went back', OLD.status, NEW.status);
-    END IF;
-    RETURN NEW;
-END $$;
-CREATE TRIGGER witness AFTER UPDATE ON task FOR EACH ROW EXECUTE FUNCTION witness();
-"""
 
 
 def witness(stand: Stand) -> None:
     """Set the witness up."""
-    stand.query(WITNESS)
+    stand.query(history.WITNESS)
 
 
-def violations(stand: Stand) -> list[tuple[object, ...]]:
-    """What the witness saw."""
-    return stand.query("SELECT what, count(*) FROM violation GROUP BY what")
+def violations(stand: Stand, operations: Sequence[Operation] = (), seen: Sequence[Seen] = ()) -> list[str]:
+    """What the checker finds broken in all that was written down."""
+    final = {i: (status, attempt, text) for i, status, attempt, text in stand.query(_FINAL)}
+    ids = {(model, prompt): i for i, model, prompt in stand.query(_CALLED)}
+    calls = [
+        Call(ids[said["model"], said["prompt"]], said["at"])
+        for said in stand.upstream.simulator.seen
+        if (said["model"], said["prompt"]) in ids
+    ]
+    book = History(history.read(stand.query), operations, calls, seen, final, lease_s=stand.settings.lease_s)
+    return history.check(book)
 
 
-def account(stand: Stand, submitted: set[str], *, timeout_s: float = 120.0) -> None:
+_FINAL = "SELECT id::text, status, attempt, response_text FROM task"
+# Of prompts that several batches share a call can't be told whose it was.
+_CALLED = """
+SELECT t.id::text, t.model, b.prompt FROM task t JOIN batch b ON b.id = t.batch_id
+WHERE b.prompt IN (SELECT prompt FROM batch GROUP BY prompt HAVING count(*) = 1)
+"""
+
+
+def account(
+    stand: Stand,
+    submitted: set[str],
+    *,
+    timeout_s: float = 120.0,
+    operations: Sequence[Operation] = (),
+    seen: Sequence[Seen] = (),
+) -> None:
     """Wait for the end of every task, and check that nothing is lost, doubled, stale or left in Redis."""
 
     def open_tasks() -> bool:
@@ -62,7 +64,7 @@ def account(stand: Stand, submitted: set[str], *, timeout_s: float = 120.0) -> N
     known = {row[0] for row in stand.query("SELECT id::text FROM task")}
     assert submitted - known == set(), "lost"
     assert stand.query("SELECT count(*) FROM task WHERE status = 2 AND error_kind IS NULL") == [(0,)]
-    assert violations(stand) == []
+    assert violations(stand, operations, seen) == []
     with stand.streams() as streams:
         for family in ("gemini", "qwen", "deepseek"):
             name = f"{stand.namespace}:tasks:{family}"
@@ -86,6 +88,7 @@ class Chaos:
     seconds: float
     slots: int = 16
     submitted: set[str] = field(default_factory=set)
+    operations: list[Operation] = field(default_factory=list)
     allowed_repeats: int = 0
     done: list[str] = field(default_factory=list)
     workers: list[subprocess.Popen[bytes]] = field(default_factory=list)
@@ -110,7 +113,7 @@ class Chaos:
     def faults(self) -> list[Callable[[random.Random], None]]:
         return [
             self.kill, self.freeze, self.terminate, self.flush, self.kill_valkey, self.stop_postgres, self.malformed,
-            self.unhinted,
+            self.unhinted, self.cancel,
         ]  # fmt: skip
 
     def _worker(self) -> subprocess.Popen[bytes]:
@@ -119,13 +122,37 @@ class Chaos:
     def _submit(self, chance: random.Random) -> None:
         for number in range(self.tasks // 3):
             model = f"+latency={chance.choice(['0', '0.05', '0.5'])}"
-            try:
-                made = self.stand.submit(f"p{number}", f"qwen{model}", f"gemini{model}", f"deepseek{model}")
-                self.submitted.update(made.task_ids)
-            except AitaskError:
-                # PostgreSQL was away: refused as a whole, or stored without our knowing; both are accounted for.
+            names = [("qwen", f"qwen{model}"), ("gemini", f"gemini{model}"), ("deepseek", f"deepseek{model}")]
+            if not self._submitted(f"p{number}", names):
                 time.sleep(0.2)
             time.sleep(self.seconds / self.tasks)
+
+    def _submitted(self, prompt: str, names: Sequence[tuple[str, str]], *, hinted: bool = True) -> bool:
+        """Submit as the command does, and write down what was told, also when it can't be known."""
+        tasks = tuple(NewTask(new_ordered_id(), model, family) for family, model in names)
+        batch = NewBatch(id=new_id(), prompt=prompt, tasks=tasks)
+        ids = tuple(task.id for task in tasks)
+        try:
+            with self.stand.db() as db:
+                write(db, batch, conversation_id=new_id())
+        except DatabaseUnavailable as error:
+            self._note("submit", "unknown" if error.unknown else "fail", ids)
+            return False
+        self._note("submit", "ok", ids)
+        self.submitted.update(ids)
+        with contextlib.suppress(HintsUnavailable), self.stand.streams() as streams:
+            streams.send([(task.family, task.id) for task in tasks] if hinted else [])
+        return True
+
+    def _note(self, what: str, told: str, ids: tuple[str, ...]) -> None:
+        self.operations.append(Operation(what, told, ids, at=time.monotonic()))
+
+    def cancel(self, chance: random.Random) -> None:
+        """Cancel something, finished or not."""
+        with contextlib.suppress(AitaskError), self.stand.db() as db:
+            chosen = chance.choice(sorted(self.submitted) or [""])
+            ended = operate.cancel(db, [chosen]) if chosen else []
+            self._note("cancel", "ok", tuple(ended))
 
     def _some_worker(self, chance: random.Random) -> subprocess.Popen[bytes]:
         self.allowed_repeats += self.slots
@@ -172,10 +199,4 @@ class Chaos:
 
     def unhinted(self, chance: random.Random) -> None:
         """A submitter that dies between its commit and its XADD."""
-        batch = NewBatch(id=new_id(), prompt="x", tasks=(NewTask(new_ordered_id(), "qwen", "qwen"),))
-        try:
-            with self.stand.db() as db:
-                write(db, batch, conversation_id=new_id())
-            self.submitted.add(batch.tasks[0].id)
-        except AitaskError as error:
-            print(f"nothing submitted: {error}")
+        self._submitted(f"x{chance.random()}", [("qwen", "qwen")], hinted=False)

@@ -112,6 +112,7 @@ def workers_die(stand: Stand, tmp_path: Path, point: str, times: int) -> None:
         assert worker.returncode == 9, stand.logs()
     # What the dead held is taken up when their leases are over; for the test that is now.
     stand.query("UPDATE task SET lease_until = now() WHERE status = 3")
+    stand.query("UPDATE worker SET heartbeat_at = now() - interval '1 hour'")
     submitted.add(stand.submit("the last", "qwen").task_ids[0])
     stand.start_worker("qwen", AITASK_LEASE_S="2")
     account(stand, submitted)

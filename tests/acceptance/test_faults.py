@@ -31,7 +31,7 @@ def chaos(stand: Stand, seed: int, *, tasks: int, seconds: float) -> None:
     try:
         happening.run()
         happening.workers = [w if w.poll() is None else stand.start_worker(ready=False) for w in happening.workers]
-        account(stand, happening.submitted)
+        account(stand, happening.submitted, operations=happening.operations)
         distinct = len(stand.upstream.simulator.calls)
         repeats = stand.upstream.calls - stand.query("SELECT count(*) FROM task")[0][0]
         print(f"tasks {len(happening.submitted)}, calls {stand.upstream.calls} of {distinct}, repeats {repeats}")
