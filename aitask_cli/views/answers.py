@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from aitask_cli.views.terminal import console, interactive, out
 from aitask_cli.views.words import duration, reason, state
 from shared.domain import BatchView, TaskStatus, TaskView
+from shared.finish import is_cut
 from shared.text import printable
 
 if TYPE_CHECKING:
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
 
 # Markdown of more than this takes longer to lay out than anybody waits.
 _MARKDOWN_CHARS = 200_000
+_CUT = "cut: the limit of tokens was reached"
 
 
 def print_answers(batch: BatchView, *, raw: bool, reasoning: bool, max_failures: int) -> None:
@@ -45,7 +47,8 @@ def plain(batch: BatchView, *, reasoning: bool, max_failures: int) -> str:
     parts = []
     for task in batch.tasks:
         body = _body(task, reasoning=reasoning, max_failures=max_failures)
-        parts.append(body if len(batch.tasks) == 1 else f"## {task.model}\n\n{body}")
+        head = f"## {task.model}" + (f" ({_CUT})" if is_cut(task.finish_reason) else "")
+        parts.append(body if len(batch.tasks) == 1 else f"{head}\n\n{body}")
     return "\n\n".join(parts)
 
 
@@ -88,6 +91,8 @@ def _heading(task: TaskView, *, max_failures: int) -> str:
         facts.append(duration(task.cost_time_s))
         if task.completion_tokens is not None:
             facts.append(f"{task.completion_tokens:,} tokens")
+        if is_cut(task.finish_reason):
+            facts.append(_CUT)
     else:
         facts.append(state(task, max_failures=max_failures))
     return " · ".join(facts)

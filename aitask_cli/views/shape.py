@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from shared import columns
 from shared.domain import AttemptView, BatchLine, BatchView, Cooldown, Pause, TaskView, WorkerView
 from shared.families import Family
+from shared.finish import is_cut
 
 if TYPE_CHECKING:
     from aitask_cli.pending import PendingView
@@ -54,6 +55,7 @@ def task(view: TaskView) -> dict[str, Any]:
         "failures": view.failures,
         "rescues": view.rescues,
         **columns.as_json(view),
+        "cut": view.status == 1 and is_cut(view.finish_reason),
         "again_in": round(view.run_in_s, 3) if view.status == 0 and view.run_in_s > 0 else None,
         "worker": view.worker,
         "finished_at": view.finished_at.isoformat() if view.finished_at else None,

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from aitask_cli.exit_codes import Exit, for_status
 from aitask_cli.simulator.script import Script
 from aitask_cli.views import shape
+from aitask_cli.views.answers import plain
 from aitask_cli.views.words import duration, state
 from shared.domain import BatchStatus, BatchView, TaskStatus, TaskView, batch_status
 from shared.errors import UsageFault
@@ -44,6 +45,8 @@ def task(**more: Any) -> TaskView:
         (task(status=TaskStatus.PROCESSING, attempt=3), "running, attempt 3"),
         (task(status=TaskStatus.SUCCESS), "answered"),
         (task(status=TaskStatus.FAILED, error_kind="http_400"), "failed: 400"),
+        (task(status=TaskStatus.SUCCESS, finish_reason="length"), "answered, cut"),
+        (task(status=TaskStatus.SUCCESS, finish_reason="stop"), "answered"),
         (task(error_kind="http_429", run_in_s=12.0, failures=1), "429, again in 12 s, try 2 of 5"),
         (task(error_kind="connect", run_in_s=-3.0, failures=2), "can't connect, again now, try 3 of 5"),
     ],
@@ -175,3 +178,11 @@ def test_a_model_s_suffixes_script_the_simulator() -> None:
     script = Script().with_suffixes("qwen+500x2+latency=1.5+tps=20+unknown")
     assert (script.fault, script.times, script.latency_s, script.tokens_per_s) == ("500", 2, 1.5, 20)
     assert Script().with_suffixes("qwen+429+retry-after=7").retry_after_s == 7
+
+
+def test_a_cut_answer_is_marked_as_cut_in_text_and_json() -> None:
+    cut = task(status=TaskStatus.SUCCESS, finish_reason="MAX_TOKENS", response_text="half an")
+    assert shape.task(cut)["cut"] is True
+    assert shape.task(task(status=TaskStatus.SUCCESS, finish_reason="stop"))["cut"] is False
+    both = BatchView("b", "c", "p", None, {}, NOW, (cut, cut))
+    assert plain(both, reasoning=False, max_failures=5).count("## m (cut") == 2
