@@ -67,13 +67,15 @@ def _local(settings: Settings) -> tuple[Settings, list[Check]]:
 
 
 def _database(settings: Settings) -> Iterator[Check]:
-    from shared.store import fleet, schema
-    from shared.store.engine import Database
+    from aitask_cli.checks_postgres import about
+    from shared import servers
+    from shared.store import facts, fleet, schema
 
-    db = Database(settings.database_dsn, connections=1, timeout_s=3.0, name="aitask-doctor")
+    db = servers.reading(settings, connections=1, timeout_s=3.0, name="aitask-doctor")
     try:
         schema.check(db)
         yield Check("database", Level.OK, "PostgreSQL answers, its tables are of this version")
+        yield from about(facts.facts(db), workers=len(fleet.workers(db)))
         served = fleet.served_families(db)
         for family in settings.families:
             if family.name not in served and not settings.demo:
@@ -94,9 +96,9 @@ def _database(settings: Settings) -> Iterator[Check]:
 
 
 def _redis(settings: Settings) -> Check:
-    from shared.streams import Streams
+    from shared import servers
 
-    streams = Streams(settings.redis_dsn, namespace=settings.namespace)
+    streams = servers.streams(settings)
     try:
         streams.ping()
     except AitaskError as error:

@@ -43,16 +43,16 @@ class Session:
     @cached_property
     def unchecked_db(self) -> Database:
         """The database, whatever is in it."""
-        from shared.store.engine import Database
+        from shared import servers
 
-        return Database(self.settings.database_dsn, name="aitask")
+        return servers.reading(self.settings)
 
     @cached_property
     def streams(self) -> Streams:
         """The task streams. Short timeouts: a submission must not hang on a Redis that is away."""
-        from shared.streams import Streams
+        from shared import servers
 
-        return Streams(self.settings.redis_dsn, namespace=self.settings.namespace, timeout_s=0.5)
+        return servers.streams(self.settings, timeout_s=servers.SUBMIT_REDIS_TIMEOUT_S)
 
     def ensure_worker(self, families: Collection[str]) -> list[str]:
         """See to it that the families are served. Returns those that are not, which only happens on configured servers.

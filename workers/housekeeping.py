@@ -7,8 +7,8 @@ import logging
 import time
 from collections.abc import Callable, Sequence
 
-from shared.errors import AitaskError
-from shared.store import fleet
+from shared.errors import AitaskError, SchemaMismatch
+from shared.store import fleet, schema
 from shared.store.engine import Database
 from workers.dbthread import DbThread
 from workers.holdings import Holdings
@@ -28,6 +28,7 @@ class Housekeeping:
     Args:
         leave: where the worker may leave when idle, what does it: given a last check, it returns whether it left.
         left: told when the worker has left.
+        outdated: told when the tables no longer serve this release.
     """
 
     def __init__(
@@ -43,6 +44,7 @@ class Housekeeping:
         idle_exit_s: float,
         leave: Leave | None,
         left: Callable[[], None],
+        outdated: Callable[[], None],
     ) -> None:
         self._db = db
         self._intake = intake
@@ -54,6 +56,9 @@ class Housekeeping:
         self._idle_exit_s = idle_exit_s
         self._leave = leave
         self._left = left
+        self._outdated = outdated
+        self._connects = db.connects
+        self._look_again_at = time.monotonic() + lease_s
         self._busy_at = time.monotonic()
 
     def busy(self) -> None:
@@ -69,12 +74,27 @@ class Housekeeping:
             if time.monotonic() < due_at:
                 continue
             due_at = time.monotonic() + EVERY_S
+            await self._look_at_the_tables()
             await self._intake.take_overdue()
             if time.monotonic() >= take_over_at:
                 await self._intake.take_over()
                 take_over_at = time.monotonic() + self._lease_s / 3
             if self._leave is not None and await self._may_leave(self._leave):
                 self._left()
+
+    async def _look_at_the_tables(self) -> None:
+        """Look, with every new connection and once a lease, whether a migration left this release behind."""
+        if self._db.connects == self._connects and time.monotonic() < self._look_again_at:
+            return
+        self._connects, self._look_again_at = self._db.connects, time.monotonic() + self._lease_s
+        try:
+            await self._thread.call(lambda: schema.check(self._db))
+        except SchemaMismatch as error:
+            log.error("this worker drains: %s", error)
+            self._outdated()
+        except AitaskError:
+            # Away: looked at again with the connection that ends the outage.
+            self._connects = -1
 
     async def _may_leave(self, leave: Leave) -> bool:
         """Leave when nothing has been left to do for a while; `leave` asks once more under its lock."""

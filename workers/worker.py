@@ -119,6 +119,7 @@ class Worker:
         self._housekeeping = Housekeeping(
             self.db, self._intake, self._holdings, self._leaving, worker=self.id, families=names,
             lease_s=settings.lease_s, idle_exit_s=settings.idle_exit_s, leave=options.leave, left=self._gone,
+            outdated=self.stop,
         )  # fmt: skip
         self._keepalives = {
             name: KeepAlive(behaviour, self._upstream, self.db, self._leaving)

@@ -19,12 +19,10 @@ from aitask_cli.gateway.own_token import with_own_token
 from aitask_cli.gateway.service import Service
 from aitask_cli.gateway.threads import CONNECTIONS, Threads
 from aitask_cli.session import Session
+from shared import servers
 from shared.errors import UsageFault
-from shared.live import LiveTail
 from shared.settings import Settings
-from shared.store.engine import Database
 from shared.store.outage import wait_until_ready
-from shared.streams import Streams
 
 _STOP_S = 3
 _FILES = 65_536
@@ -58,13 +56,13 @@ def serve(session: Session, host: str, port: int) -> None:
     settings = with_own_token(session.settings, session.say)
     _warn(settings, session.say, local=local)
     _raise_file_limit()
-    db = Database(settings.database_dsn, connections=CONNECTIONS, name="aitask gateway")
+    db = servers.reading(settings, connections=CONNECTIONS, name="aitask gateway")
     # Before it listens: a caller is better refused than left hanging.
     wait_until_ready(db, wait=_slept)
     listening = _listening(host, port)
     threads = Threads()
-    streams = Streams(settings.redis_dsn, namespace=settings.namespace, timeout_s=0.5)
-    tail = LiveTail(settings.redis_dsn, namespace=settings.namespace)
+    streams = servers.streams(settings, timeout_s=servers.SUBMIT_REDIS_TIMEOUT_S)
+    tail = servers.live_tail(settings)
     hub = Hub(db, tail, threads, most=settings.gateway_watchers)
     service = Service(
         settings, db, streams, threads, hub, local=session.stack is not None,

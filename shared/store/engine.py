@@ -60,6 +60,11 @@ class Database:
         self._preamble = f"SET TRANSACTION ISOLATION LEVEL READ COMMITTED; {settings}; "
 
     @property
+    def connections(self) -> int:
+        """The most connections held."""
+        return self._pool.size
+
+    @property
     def connects(self) -> int:
         """How many connections have been made: when it has grown, the server may be another."""
         return self._pool.made

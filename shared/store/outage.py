@@ -25,13 +25,15 @@ def wait_until_ready(db: Database, *, wait: Callable[[float], bool]) -> bool:
         Whether it serves; False when `wait` gave up.
 
     Raises:
-        DatabaseUnavailable: it refuses for a reason that does not pass: password, user, database.
+        DatabaseUnavailable: it refuses for a reason that does not pass: password, user, database, too few connections.
         SchemaMismatch: the tables are missing or of another version.
     """
     tries = 0
     while True:
         try:
             schema.check(db)
+            schema.check_writable(db)
+            _check_room(db)
         except DatabaseUnavailable as error:
             if not error.waits:
                 raise
@@ -44,3 +46,16 @@ def wait_until_ready(db: Database, *, wait: Callable[[float], bool]) -> bool:
         if wait(_AGAIN_S[min(tries, len(_AGAIN_S) - 1)]):
             return False
         tries += 1
+
+
+def _check_room(db: Database) -> None:
+    """Refuse a server or pooler that hands out one connection at a time: who waits for a row would stop all others."""
+    found = db.room()
+    if found < min(2, db.connections):
+        raise DatabaseUnavailable(
+            f"PostgreSQL, or the pooler before it, gives only {found} connection at a time; a worker uses 4",
+            remedy="raise PgBouncer's default_pool_size, or the CONNECTION LIMIT of the user or database",
+            waits=False,
+        )
+    if found < db.connections:
+        log.warning("PostgreSQL, or the pooler before it, gives only %d of %d connections", found, db.connections)

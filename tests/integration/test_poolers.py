@@ -9,9 +9,11 @@ import pytest
 
 from shared import servers as makers
 from shared.domain import Finished, TaskStatus
+from shared.errors import DatabaseUnavailable
 from shared.settings import settings_from
 from shared.store import schema, work
 from shared.store.engine import Database, Profile, Sql
+from shared.store.outage import wait_until_ready
 from tests.pooler import Pooler, pgbouncer, running_pgbouncer
 from tests.stand import Stand
 
@@ -80,3 +82,15 @@ def test_what_is_pasted_with_a_url_is_taken_ignored_or_named(stand: Stand) -> No
     schema.check(db)
     assert db.pooled
     db.close()
+
+
+def test_a_pool_of_one_connection_is_named_before_a_worker_starts(stand: Stand) -> None:
+    pooler = Pooler(stand.servers, stand.database, size=1)
+    db = Database(pooler.url, connections=3, profile=Profile.hot(lease_s=3))
+    with pytest.raises(DatabaseUnavailable, match=r"gives only 1 connection.*default_pool_size") as caught:
+        wait_until_ready(db, wait=lambda seconds: True)
+    assert not caught.value.waits
+    db.close()
+    pooler.close()
+    with stand.db() as direct:
+        assert wait_until_ready(direct, wait=lambda seconds: True)
