@@ -7,7 +7,7 @@ import random
 import time
 from collections.abc import Callable
 
-from shared.domain import Claimed, Finished, TaskStatus
+from shared.domain import ASK, Claimed, Finished, TaskStatus
 from shared.errors import UpstreamError
 from shared.kinds import ErrorKind, Outcome
 from shared.logs import TRACE_OF
@@ -78,22 +78,31 @@ def _answered(task: Claimed, answer: Answer) -> Finished:
     )
 
 
+def _waits(task: Claimed, error: UpstreamError, gate: Gate) -> int:
+    """How often in a row the upstream had made us wait before: of a limit of rate the model's refusals tell."""
+    if error.limited:
+        return max(0, gate.refusals(task.family, task.model) - 1)
+    # The task's own tries that cost nothing were waits.
+    return max(0, task.attempt - 1 - task.failures - task.rescues)
+
+
 def _failed(task: Claimed, error: UpstreamError, gate: Gate, *, max_failures: int, took_s: float) -> Finished:
+    if error.limited:
+        gate.refused(task.family, task.model, began_at=time.monotonic() - took_s)
     decision = decide(
         error,
         failures=task.failures,
         bad_answers=task.bad_answers,
         max_failures=max_failures,
         chance=random.random(),
-        # Tries that cost nothing were waits.
-        waits=max(0, task.attempt - 1 - task.failures - task.rescues),
+        waits=_waits(task, error, gate),
+        waiting_s=task.claimed_for_s,
+        interactive=task.lane == ASK,
     )
     if endpoint_down(error):
         gate.failed(task.family, error.message)
     elif not error.limited:
         gate.succeeded(task.family)
-    if error.limited:
-        gate.refused(task.family, task.model, began_at=time.monotonic() - took_s)
     if decision.cool_s:
         gate.cool(task.family, task.model, decision.cool_s)
     fields = {"task_id": task.id, "family": task.family, "attempt": task.attempt, "kind": error.kind}

@@ -29,7 +29,7 @@ class Decision:
         run_in_s: the wait before the next try, in seconds.
         counts_failure: whether the try costs one of the task's `failures`.
         counts_bad_answer: whether it was one of the few tries that a malformed answer is worth.
-        cool_s: how long the whole family is left alone, in seconds.
+        cool_s: how long the whole model is left alone, in seconds.
     """
 
     status: TaskStatus
