@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from enum import Enum
@@ -35,6 +36,7 @@ def checks(settings: Settings) -> Iterator[Check]:
     """Look at everything an `ask` needs."""
     files = settings.sources.files
     yield Check("settings", Level.OK, f"read from {' and '.join(files)}" if files else "no file of settings is read")
+    yield from _abandoned()
     if settings.local:
         settings, found = _local(settings)
         yield from found
@@ -44,6 +46,16 @@ def checks(settings: Settings) -> Iterator[Check]:
     yield from _database(settings)
     yield _redis(settings)
     yield from _endpoints(settings)
+
+
+def _abandoned() -> Iterator[Check]:
+    """Root's databases whose data directory is gone: they lie elsewhere and would stay for ever."""
+    from aitask_cli.local.postgres import ROOT_BASE
+    from aitask_cli.local.root_cluster import abandoned
+
+    for home, owner in abandoned(ROOT_BASE) if os.geteuid() == 0 else ():
+        remedy = f"when it is not needed: rm -r {home} {home}.owner"
+        yield Check("cluster", Level.WARNING, f"{home} holds the database of {owner}, which is gone", remedy)
 
 
 def _running(settings: Settings) -> bool:

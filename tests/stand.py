@@ -135,6 +135,7 @@ def forget(data_dir: Path) -> None:
         if paths.sockets.parent != base:
             shutil.rmtree(paths.sockets, ignore_errors=True)
         shutil.rmtree(home, ignore_errors=True)
+        home.with_name(f"{home.name}.owner").unlink(missing_ok=True)
     shutil.rmtree(data_dir, ignore_errors=True)
 
 

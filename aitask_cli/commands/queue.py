@@ -6,6 +6,8 @@ import click
 
 from aitask_cli import options
 
+MOST_S = 30 * 86_400
+
 
 @click.group(name="queue", invoke_without_command=True)
 @options.as_json
@@ -39,8 +41,11 @@ def pause(family: str, reason: str, for_s: float | None, demo: bool) -> int:
     """Hold a family: no worker begins a call for it. Running calls go on, deadlines wait."""
     from aitask_cli.session import open_session
     from aitask_cli.views.terminal import say
+    from shared.errors import UsageFault
     from shared.store import fleet
 
+    if for_s is not None and for_s > MOST_S:
+        raise UsageFault("a pause ends within 30 days", remedy="give at most 30d, or leave --for out")
     with open_session(demo=demo, say=say) as session:
         options.known_family(session.settings, family)
         fleet.pause(session.db, family, kind="operator", reason=reason, for_s=for_s)

@@ -16,21 +16,27 @@ LONGEST_SOCKET = ".s.PGSQL.5432.lock"
 
 
 def private_directory(path: Path) -> Path:
-    """Make a directory that only its owner can enter, its parents with the usual mode.
+    """Make a directory that only its owner can enter, and those of its parents that are missing.
 
     Raises:
         Unavailable: it can't be made, or what is there is another's or open to others.
     """
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        for missing in reversed([parent for parent in path.parents if not parent.exists()]):
+            # Whatever the umask: nobody else may put something in their place.
+            missing.mkdir(mode=0o700, exist_ok=True)
         path.mkdir(mode=0o700, exist_ok=True)
         found = path.lstat()
     except OSError as error:
         raise Unavailable(
             f"{path} can't be made: {error.strerror}", remedy="set AITASK_DATA_DIR to a directory of yours"
         ) from None
-    if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.geteuid() or found.st_mode & 0o077:
-        raise Unavailable(f"{path} is not a private directory of yours", remedy=f"remove it, or chmod 700 {path}")
+    if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.geteuid():
+        # It can't be removed by everybody: in /tmp another user's stays.
+        remedy = "set AITASK_DATA_DIR to another directory of yours, with a short path"
+        raise Unavailable(f"{path} is not a directory of yours", remedy=remedy)
+    if found.st_mode & 0o077:
+        raise Unavailable(f"{path} is open to others", remedy=f"run: chmod 700 {path}")
     return path
 
 
@@ -95,6 +101,7 @@ class LocalPaths:
 
 def socket_directory(wanted: Path) -> Path:
     """Return the directory itself, or a short one in its stead when socket paths in it would be too long."""
-    if len(os.fsencode(wanted / LONGEST_SOCKET)) <= MAX_SOCKET_PATH:
+    # A comma separates directories and hosts in PostgreSQL's options and addresses.
+    if len(os.fsencode(wanted / LONGEST_SOCKET)) <= MAX_SOCKET_PATH and "," not in str(wanted):
         return wanted
     return Path("/tmp") / f"aitask-{os.geteuid()}-{short_hash(wanted)}"

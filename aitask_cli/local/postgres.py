@@ -8,18 +8,22 @@ import pwd
 import shutil
 import signal
 import socket
+import stat
 import subprocess
 import time
 from importlib.util import find_spec
 from pathlib import Path
 from urllib.parse import quote
 
+from aitask_cli.local.identity import Process, identify, listener, lives, send
 from aitask_cli.local.paths import LocalPaths, private_directory, short_hash, socket_directory
-from aitask_cli.local.process import exists, start_and_wait, start_detached, wait_until
+from aitask_cli.local.process import exists, start_and_wait, start_detached, telling_line, wait_until
+from aitask_cli.local.root_cluster import note_owner, rules, write_rules
 from shared.errors import Unavailable
 
 # Where root's PostgreSQL lives: it must not run as root, and root's own home admits nobody else.
 ROOT_BASE = Path("/var/lib/aitask")
+SOCKET = ".s.PGSQL.5432"
 _START_S = 60.0
 _STOP_S = 30.0
 _AFTER_KILL_S = 10.0
@@ -41,6 +45,7 @@ class Postgres:
     name = "PostgreSQL"
 
     def __init__(self, paths: LocalPaths) -> None:
+        self.paths = paths
         self.as_root = os.geteuid() == 0
         self.account = _unprivileged() if self.as_root else None
         self.home = ROOT_BASE / short_hash(paths.base) if self.as_root else paths.base / "postgres"
@@ -65,7 +70,7 @@ class Postgres:
     def _answers(self) -> bool:
         with socket.socket(socket.AF_UNIX) as probe:
             try:
-                probe.connect(str(self.sockets / ".s.PGSQL.5432"))
+                probe.connect(str(self.sockets / SOCKET))
             except OSError:
                 return False
         return True
@@ -84,6 +89,7 @@ class Postgres:
             str(binaries / "postgres"), "-D", str(self.data), "-k", str(self.sockets),
             "-c", "listen_addresses=", "-c", "unix_socket_permissions=0700", "-c", "max_connections=200",
             "-c", "shared_buffers=64MB", "-c", "max_wal_size=512MB", "-c", "log_timezone=UTC",
+            *(rules(ROOT_BASE) if self.as_root else ()),
         ]  # fmt: skip
         end = time.monotonic() + _AFTER_KILL_S
         while True:
@@ -122,29 +128,38 @@ class Postgres:
 
     def stop(self) -> None:
         """Stop the cluster, ending connections, and wait until nothing of it is left."""
-        pid_file = self.data / "postmaster.pid"
+        server = self._server()
+        if server is None:
+            return
+        send(server, signal.SIGINT)
+        if not wait_until(lambda: not lives(server), timeout_s=_STOP_S):
+            send(server, signal.SIGQUIT)
+            wait_until(lambda: not lives(server), timeout_s=_STOP_S)
+
+    def _server(self) -> Process | None:
+        """The postmaster that answers on our socket: asked of the kernel, for its pid file may be stale or forged."""
         if not self._answers():
-            return
-        pid = self._pid()
-        if pid is None:
-            return
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(pid, signal.SIGINT)
-        # PostgreSQL removes the file as its very last act.
-        if not wait_until(lambda: not pid_file.exists(), timeout_s=_STOP_S):
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGQUIT)
-            wait_until(lambda: not self._answers(), timeout_s=_STOP_S)
+            return None
+        heard = listener(self.sockets / SOCKET)
+        pid = heard[0] if heard else self._pid()
+        found = identify(pid) if pid is not None else None
+        # As root no other account's process is ended, whatever the account that runs the server has written.
+        ours = self.account[0] if self.account else os.geteuid()
+        return found if found is not None and found.uid == ours else None
 
     def _make_home(self) -> None:
         if self.account is None:
             private_directory(self.home)
             return
         ROOT_BASE.mkdir(mode=0o711, parents=True, exist_ok=True)
+        if ROOT_BASE.lstat().st_uid != 0 or not stat.S_ISDIR(ROOT_BASE.lstat().st_mode):
+            raise Unavailable(f"{ROOT_BASE} is not root's directory", remedy=f"remove it: rm -r {ROOT_BASE}")
+        os.chmod(ROOT_BASE, 0o711)
         for path in (self.home, self.sockets):
             path.mkdir(mode=0o700, exist_ok=True)
-            if path.lstat().st_uid == 0:
-                os.chown(path, *self.account)
+            _give(path, self.account)
+        note_owner(self.home, self.paths.base)
+        write_rules(ROOT_BASE)
 
     def _initialise(self, binaries: Path) -> None:
         # Made beside its place and renamed: a cluster half made by a crash is never taken for one.
@@ -160,8 +175,8 @@ class Postgres:
             extra_groups=[] if self.account else None, start_new_session=True,
         )  # fmt: skip
         if made.returncode != 0:
-            lines = (made.stderr or made.stdout).strip().splitlines() or ["no reason given"]
-            raise Unavailable(f"PostgreSQL's data directory can't be made: {lines[-1]}", remedy=f"see {self.home}")
+            said = telling_line(made.stderr or made.stdout)
+            raise Unavailable(f"PostgreSQL's data directory can't be made: {said}", remedy=f"see {self.home}")
         fresh.rename(self.data)
 
     def _reachable_binaries(self) -> Path:
@@ -187,11 +202,21 @@ class Postgres:
 
 
 def _unprivileged() -> tuple[int, int]:
-    for name in ("postgres", "nobody"):
+    for name in ("aitask", "postgres", "nobody"):
         with contextlib.suppress(KeyError):
             entry = pwd.getpwnam(name)
             return entry.pw_uid, entry.pw_gid
     raise Unavailable("PostgreSQL does not run as root, and there is no account `nobody`", remedy="run as a user")
+
+
+def _give(path: Path, account: tuple[int, int]) -> None:
+    """Give a directory to an account; a link that the account put there instead is not followed."""
+    held = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+    try:
+        if os.fstat(held).st_uid == 0:
+            os.fchown(held, *account)
+    finally:
+        os.close(held)
 
 
 def _open_to_all(file: Path) -> bool:

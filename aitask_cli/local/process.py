@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import subprocess
 import sys
 import time
@@ -77,13 +78,19 @@ def exists(pid: int) -> bool:
     return True
 
 
-def last_line(log: Path) -> str:
-    """The last thing a program said, for a message."""
+def telling_line(said: str) -> str:
+    """The line of what a program said that tells why it ended: the last that is fatal, or else the last."""
+    lines = [line.strip() for line in said.split("\n") if line.strip()]
+    fatal = [line for line in lines if re.search(r"\b(FATAL|PANIC)\b", line)]
+    return (fatal or lines or ["it said nothing"])[-1]
+
+
+def last_words(log: Path, *, since: int = 0) -> str:
+    """Why a program ended, as its log says it from this byte on."""
     try:
-        lines = log.read_bytes()[-4000:].decode("utf-8", "replace").split("\n")
+        return telling_line(log.read_bytes()[since:][-16_000:].decode("utf-8", "replace"))
     except OSError:
         return "it said nothing"
-    return next((line.strip() for line in reversed(lines) if line.strip()), "it said nothing")
 
 
 def start_and_wait(
@@ -94,10 +101,11 @@ def start_and_wait(
     Raises:
         Unavailable: it ended or did not serve in time; its last line is quoted.
     """
+    since = log.stat().st_size if log.exists() else 0
     process = start()
     ended = wait_until(lambda: alive() or process.poll() is not None, timeout_s=timeout_s)
     if not ended or not alive():
         if process.poll() is None:
             process.kill()
             process.wait()
-        raise Unavailable(f"{name} did not start: {last_line(log)}", remedy=f"see {log}")
+        raise Unavailable(f"{name} did not start: {last_words(log, since=since)}", remedy=f"see {log}")

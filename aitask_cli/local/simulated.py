@@ -4,20 +4,20 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import signal
 from dataclasses import dataclass
 from http.client import HTTPConnection, HTTPException
 
+from aitask_cli.local.identity import Process, lives, living, send
 from aitask_cli.local.paths import LocalPaths
-from aitask_cli.local.process import exists, start_and_wait, start_detached, this_program, wait_until
+from aitask_cli.local.process import start_and_wait, start_detached, this_program, wait_until
 
 _START_S = 30.0
 
 
 @dataclass(frozen=True, slots=True)
 class _Running:
-    pid: int
+    process: Process
     port: int
 
 
@@ -46,7 +46,8 @@ class Simulated:
             with contextlib.closing(connection):
                 connection.request("GET", "/health")
                 said = json.loads(connection.getresponse().read())
-            return _Running(noted["pid"], noted["port"]) if said.get("pid") == noted["pid"] else None
+            process = living(noted)
+            return _Running(process, noted["port"]) if process and said.get("pid") == process.pid else None
         except (OSError, HTTPException, ValueError, KeyError, AttributeError):
             return None
 
@@ -71,7 +72,6 @@ class Simulated:
         running = self._running()
         if running is None:
             return
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(running.pid, signal.SIGTERM)
-        wait_until(lambda: not exists(running.pid), timeout_s=10.0)
+        send(running.process, signal.SIGTERM)
+        wait_until(lambda: not lives(running.process), timeout_s=10.0)
         self.file.unlink(missing_ok=True)

@@ -17,6 +17,7 @@ from typing import Any
 
 from aiohttp import web
 
+from aitask_cli.local.identity import identify
 from aitask_cli.simulator.field import SHAPES
 from aitask_cli.simulator.script import NASTY, Script, answer_text
 from aitask_cli.simulator.shapes import Shape, send
@@ -333,7 +334,8 @@ async def _serve(script: Script, host: str, port: int, ready: Callable[[int], No
     runner, bound = await start(Simulator(script), host, port)
     if ready_file is not None:
         fresh = ready_file.with_suffix(".new")
-        fresh.write_text(json.dumps({"pid": os.getpid(), "port": bound}))
+        itself = identify(os.getpid())
+        fresh.write_text(json.dumps({**(itself.noted() if itself else {}), "port": bound}))
         fresh.replace(ready_file)
     ready(bound)
     await stop.wait()

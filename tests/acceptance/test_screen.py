@@ -63,3 +63,9 @@ def answered(stand: Stand, text: str) -> str:
         int(TaskStatus.SUCCESS), text, made,
     )  # fmt: skip
     return made
+
+
+def test_a_pause_has_a_bound(stand: Stand) -> None:
+    for given in ("31d", "9" * 400):
+        refused = stand.aitask("queue", "pause", "qwen", "--for", given)
+        assert (refused.code, "30d" in refused.err) == (2, True)
