@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from operator import attrgetter
 from typing import Any
 
-import orjson
-
 from shared import finish
 from shared.errors import UpstreamError
-from shared.kinds import ErrorKind
 from workers.ending import End, judged
+from workers.json_text import bad_answer, dumped, parsed
 from workers.message import calls_a_tool, texts_of
 from workers.piece import Piece
 from workers.status import error_object
@@ -213,31 +210,6 @@ class Collector:
         )
 
 
-def dumped(value: Any) -> bytes:
-    """Return JSON. What orjson refuses, numbers beyond 64 bits, the slower way writes."""
-    try:
-        return orjson.dumps(value)
-    except TypeError:
-        return json.dumps(value).encode()
-
-
-def parsed(text: str) -> Any:
-    """Parse an upstream's JSON. What orjson refuses, NaN and half a surrogate pair, the slower way reads.
-
-    Raises:
-        UpstreamError: it is not JSON; worth two tries.
-    """
-    try:
-        return orjson.loads(text)
-    except ValueError:
-        pass
-    try:
-        return json.loads(text)
-    except (ValueError, RecursionError):
-        head = " ".join(text[:80].split())
-        raise bad_answer(f"the answer is not JSON: {head!r}", kind=ErrorKind.BAD_JSON) from None
-
-
 def joined(pieces: Sequence[Piece]) -> Sequence[Piece]:
     """Join neighbours of one kind: what came in one packet is shown as one."""
     if len(pieces) < 2:
@@ -246,11 +218,6 @@ def joined(pieces: Sequence[Piece]) -> Sequence[Piece]:
         Piece("".join([piece.text for piece in run]), reasoning)
         for reasoning, run in groupby(pieces, key=attrgetter("reasoning"))
     ]
-
-
-def bad_answer(message: str, *, kind: str = ErrorKind.BAD_ANSWER) -> UpstreamError:
-    """An answer that makes no sense: the same call may do better, but not often."""
-    return UpstreamError(message, kind=kind, retryable=True, http_status=200, max_tries=2)
 
 
 def _named_error(data: str) -> UpstreamError:

@@ -14,8 +14,6 @@ from workers.codes import Means, means
 from workers.said import Said, error_in, said_of
 from workers.waits import named_wait, until_midnight_s
 
-__all__ = ["error_message", "error_object", "from_body", "from_said", "from_status", "retry_after_s"]
-
 _TRANSIENT = {408, 409, 425, 429, 499}
 _PERMANENT = {501, 505}
 # Statuses whose named wait is kept; a wait beside another error is only a guess.
@@ -28,11 +26,6 @@ _KINDS = {
     Means.MODEL: ErrorKind.UNKNOWN_MODEL,
 }
 _CHARS = 500
-
-
-def from_status(status: int, message: str, *, retry_after_s: float | None = None) -> UpstreamError:
-    """Return the error for a status other than success, of which only a sentence is known."""
-    return from_said(said_of(message) if message else Said(""), status, wait_s=retry_after_s)
 
 
 def from_body(
@@ -142,8 +135,3 @@ def _said(body: bytes, content_type: str) -> Said:
 def error_message(body: bytes, content_type: str) -> str:
     """Return the sentence in an error's body: the API's message, or the start of what there is."""
     return _said(body, content_type).message
-
-
-def retry_after_s(headers: Mapping[str, str], now: dt.datetime) -> float | None:
-    """Return the wait that an answer's headers name, in seconds, or None."""
-    return named_wait(headers, None, now)

@@ -14,8 +14,9 @@ from shared.families import BUILT_IN
 from workers.answer import Collector, Piece, joined
 from workers.refusals import is_refusal
 from workers.sse import EventDecoder
-from workers.status import error_message, from_status, retry_after_s
+from workers.status import error_message, from_body
 from workers.thinking import ThinkSplitter, split_thinking
+from workers.waits import named_wait
 
 EVENTS = ["one", "two\nlines", "üñï", "4"]
 STREAM = "".join("".join(f"data: {line}\n" for line in event.split("\n")) + "\n" for event in EVENTS)
@@ -172,17 +173,17 @@ NOW = dt.datetime(2026, 1, 1, 12, 0, 0, tzinfo=dt.timezone.utc)
     ],
 )
 def test_retry_after_is_read_in_every_form(headers: dict[str, str], wait: float | None) -> None:
-    assert retry_after_s(headers, NOW) == wait
+    assert named_wait(headers, None, NOW) == wait
 
 
 @pytest.mark.parametrize("status", [400, 401, 403, 404, 413, 415, 422])
 def test_these_statuses_are_permanent(status: int) -> None:
-    assert not from_status(status, "no").retryable
+    assert not from_body(status, b"no", "text/plain", {}, NOW).retryable
 
 
 @pytest.mark.parametrize("status", [408, 409, 425, 429, 500, 502, 503, 504, 529])
 def test_these_statuses_are_transient(status: int) -> None:
-    assert from_status(status, "later").retryable
+    assert from_body(status, b"later", "text/plain", {}, NOW).retryable
 
 
 @pytest.mark.parametrize(
