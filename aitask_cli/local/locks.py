@@ -1,9 +1,14 @@
-"""File locks between aitask processes. A lock ends with its holder, however that dies."""
+"""File locks between aitask processes. A lock ends with its holder, however that dies.
+
+They belong to the open file, so that a child has them too, and can be looked at without being taken: a look must not
+make who wants the lock at that moment believe that it is held.
+"""
 
 from __future__ import annotations
 
 import fcntl
 import os
+import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -30,7 +35,7 @@ def exclusive(path: Path) -> Iterator[None]:
     """Hold a lock alone, waiting for it."""
     fd = _open(path)
     try:
-        fcntl.flock(fd, fcntl.LOCK_EX)
+        _lock(fd, fcntl.F_WRLCK, wait=True)
         yield
     finally:
         os.close(fd)
@@ -39,7 +44,7 @@ def exclusive(path: Path) -> Iterator[None]:
 def share(path: Path) -> int:
     """Take a lock together with others, waiting while somebody has it alone. Returns its descriptor."""
     fd = _open(path)
-    fcntl.flock(fd, fcntl.LOCK_SH)
+    _lock(fd, fcntl.F_RDLCK, wait=True)
     return fd
 
 
@@ -47,7 +52,7 @@ def take(path: Path) -> int | None:
     """Take a lock alone if it is free. Returns its descriptor, which may be handed to a child, or None."""
     fd = _open(path)
     try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        _lock(fd, fcntl.F_WRLCK, wait=False)
     except OSError:
         os.close(fd)
         return None
@@ -55,9 +60,33 @@ def take(path: Path) -> int | None:
 
 
 def held(path: Path) -> bool:
-    """Tell whether any process has the lock."""
-    fd = take(path)
-    if fd is None:
+    """Tell whether any process has the lock, without taking it."""
+    fd = _open(path)
+    try:
+        return _is_held(fd)
+    finally:
+        os.close(fd)
+
+
+# struct flock: type, whence, start, length, pid; all zero but the type: the whole file.
+_FLOCK = "hhqqi"
+_FLAGS = {fcntl.F_WRLCK: fcntl.LOCK_EX, fcntl.F_RDLCK: fcntl.LOCK_SH}
+
+
+def _lock(fd: int, kind: int, *, wait: bool) -> None:
+    if hasattr(fcntl, "F_OFD_SETLK"):
+        fcntl.fcntl(fd, fcntl.F_OFD_SETLKW if wait else fcntl.F_OFD_SETLK, struct.pack(_FLOCK, kind, 0, 0, 0, 0))
+    else:
+        fcntl.flock(fd, _FLAGS[kind] | (0 if wait else fcntl.LOCK_NB))
+
+
+def _is_held(fd: int) -> bool:
+    if hasattr(fcntl, "F_OFD_GETLK"):
+        found = fcntl.fcntl(fd, fcntl.F_OFD_GETLK, struct.pack(_FLOCK, fcntl.F_WRLCK, 0, 0, 0, 0))
+        return bool(struct.unpack(_FLOCK, found)[0] != fcntl.F_UNLCK)
+    # Without a way to look, a lock shared with other lookers comes nearest.
+    try:
+        fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except OSError:
         return True
-    os.close(fd)
     return False
