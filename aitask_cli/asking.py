@@ -37,6 +37,7 @@ def ask(wanted: Ask) -> Exit:
         checked = _check(_with_models(session, wanted.request), settings)
         for name in checked.twice:
             say(f"{name} is named twice and asked once")
+        session.make_way()
         submission = submit(session.db, session.streams, checked)
         _tell(session, checked, submission)
         if wanted.detach:

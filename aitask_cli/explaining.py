@@ -34,6 +34,8 @@ class Facts:
     cooldowns: Sequence[Cooldown] = ()
     turn: Holder | None = None
     row: Holder | None = None
+    asked_under: str = ""
+    ours: bool = True
 
 
 # A reconciler's turn and a statement's lock last milliseconds; who holds one for longer stalls.
@@ -94,7 +96,7 @@ def _family_held(facts: Facts) -> Explanation | None:
             left = f" for {duration(pause.left_s)} more" if pause.left_s is not None else ""
             remedy = "sign in at the endpoint" if pause.kind == ErrorKind.SIGNED_OUT else f"aitask queue resume {name}"
             return Explanation("paused", f"the family {name} is paused{left}: {pause.reason}", remedy)
-    if any(name in worker.families for worker in facts.workers):
+    if any(name in worker.families for worker in _able(facts)):
         return None
     for down in downs(facts.workers):
         if name in down.families:
@@ -102,6 +104,10 @@ def _family_held(facts: Facts) -> Explanation | None:
             return Explanation("down", why, down.part)
     if facts.family is not None and facts.family.missing:
         return Explanation("key_missing", f"no worker can serve {name}: its key is missing", facts.family.missing)
+    if facts.task.origin is not None:
+        why = f"it was asked under {facts.asked_under}, which has no worker for the family {name}"
+        again = f"aitask watch {short_id(facts.task.batch_id)}" if facts.ours else f"aitask retry {facts.task.id}"
+        return Explanation("no_worker", why, again)
     return Explanation("no_worker", f"no worker serves the family {name}", f"aitask worker {name}")
 
 
@@ -116,6 +122,11 @@ def _cooled(facts: Facts) -> Explanation | None:
     return None
 
 
+def _able(facts: Facts) -> list[WorkerView]:
+    """The workers that may call the task: those of its origin, or any where it has none."""
+    return [w for w in facts.workers if None in (w.origin, facts.task.origin) or w.origin == facts.task.origin]
+
+
 def _delayed(facts: Facts) -> Explanation | None:
     task = facts.task
     if task.run_in_s <= 0:
@@ -127,7 +138,7 @@ def _delayed(facts: Facts) -> Explanation | None:
 
 def _workers_held(facts: Facts) -> Explanation:
     name = facts.task.family
-    serving = [worker for worker in facts.workers if name in worker.families]
+    serving = [worker for worker in _able(facts) if name in worker.families]
     states = [worker.state.get(name, {}) for worker in serving]
     if all("breaker" in state for state in states):
         said = states[0]["breaker"]

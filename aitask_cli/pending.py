@@ -55,7 +55,8 @@ def pending(session: Session, wanted: Filter, *, content: bool) -> list[PendingV
     """Return the entries that fit."""
     names = [family.name for family in session.settings.families]
     families = [wanted.family] if wanted.family else sorted({*names, *(q.family for q in operate.queues(session.db))})
-    entries = [entry for family in families for entry in session.streams.pending(family)]
+    everyones = session.streams.everyones()
+    entries = [entry for family in families for streams in everyones for entry in streams.pending(family)]
     entries = [
         entry
         for entry in entries
@@ -83,12 +84,12 @@ def act(session: Session, views: Sequence[PendingView], action: str, *, reason: 
     if action == "fail":
         operate.fail(session.db, ids, reason=reason)
     elif action == "retry":
-        session.streams.send(operate.retry(session.db, ids))
+        session.streams.send(operate.retry(session.db, ids, origin=session.settings.origin))
     elif action == "claim":
         operate.owe_hints(session.db, ids)
     # After the database: an entry goes only when nobody needs it any more.
     keep = {view.entry.entry_id for view in views if action == "retry" and view.state is State.RUNNING}
-    session.streams.remove(
-        (view.entry.family, view.entry.entry_id) for view in views if view.entry.entry_id not in keep
-    )
+    gone = [view.entry for view in views if view.entry.entry_id not in keep]
+    for origin in {entry.origin for entry in gone}:
+        session.streams.of(origin).remove((e.family, e.entry_id) for e in gone if e.origin == origin)
     return len(views)

@@ -29,7 +29,7 @@ def queues(session: Session) -> list[QueueView]:
     views = []
     for name in [*names, *sorted(set(counts) - set(names))]:
         try:
-            lag: int | None = session.streams.lag(name)
+            lag: int | None = sum(streams.lag(name) for streams in session.streams.everyones())
         except HintsUnavailable:
             lag = None
         serving = sum(name in worker.families for worker in workers)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING
 
@@ -15,6 +16,7 @@ from shared.loading import load
 from shared.settings import Settings, for_demo
 
 if TYPE_CHECKING:
+    from aitask_cli.local.background import Wanted
     from aitask_cli.local.stack import LocalStack
     from shared.domain import BatchView
     from shared.store.engine import Database
@@ -30,6 +32,7 @@ class Session:
     settings: Settings
     stack: LocalStack | None
     say: Say
+    loaded_at: float = field(default_factory=time.monotonic)
 
     @cached_property
     def db(self) -> Database:
@@ -65,23 +68,34 @@ class Session:
             return sorted(set(families) - fleet.served_families(self.db))
         from aitask_cli.local import background
 
-        started = background.ensure(
-            self.stack.paths,
-            families,
-            workers=lambda: fleet.workers(self.db),
-            fingerprint=self.settings.fingerprint(version()),
-            settings=self.settings,
-        )
+        started = background.ensure(self.stack.paths, self._wanted, families, workers=lambda: fleet.workers(self.db))
         if started:
             self.say(f"started a worker in the background; its log: {self.stack.paths.log / background.LOG_NAME}")
         return []
+
+    @cached_property
+    def _wanted(self) -> Wanted:
+        from aitask_cli.local.background import Wanted
+        from aitask_cli.local.origins import secret
+
+        assert self.stack is not None
+        mark = self.settings.fingerprint(version(), secret=secret(self.stack.paths))
+        return Wanted(self.settings, mark, self.loaded_at)
+
+    def make_way(self) -> None:
+        """Before something is submitted: no worker with older settings of ours may take it up."""
+        if self.stack is not None:
+            from aitask_cli.local import background
+
+            background.make_way(self.stack.paths, self._wanted)
 
     def keep_worked(self, batch: BatchView) -> None:
         """Start a background worker again if the one that had this batch has died; whoever waits sees to it."""
         from aitask_cli.local import background
 
-        left = {task.family for task in batch.tasks if not task.status.terminal}
-        if self.stack is not None and left and not background.alive(self.stack.paths):
+        ours = self.settings.origin
+        left = {t.family for t in batch.tasks if not t.status.terminal and t.origin in (None, ours)}
+        if self.stack is not None and left and not background.alive(self.stack.paths, ours):
             self.ensure_worker(left)
 
     def leaver(self, release: Callable[[], None]) -> Callable[[Callable[[], bool]], bool]:
@@ -118,7 +132,7 @@ class Session:
             from aitask_cli.local import background
 
             stack = self.stack
-            stack.leave(only_if=lambda: not background.alive(stack.paths))
+            stack.leave(only_if=lambda: not background.any_alive(stack.paths))
 
 
 def settings_for(*, demo: bool, say: Say | None = None) -> Settings:
@@ -162,7 +176,7 @@ def open_session(*, demo: bool, say: Say, keeper: bool = False) -> Iterator[Sess
 def _local_session(settings: Settings, say: Say, *, keeper: bool) -> Session:
     from aitask_cli.local.stack import LocalStack
     from shared.migrations import HEAD
-    from shared.store import schema
+    from shared.store import operate, schema
 
     stack = LocalStack(settings)
     stack.enter()
@@ -170,6 +184,8 @@ def _local_session(settings: Settings, say: Say, *, keeper: bool) -> Session:
     session = Session(stack.configured(), stack, say)
     if (schema.current(session.unchecked_db) or "") < HEAD:
         schema.upgrade(session.unchecked_db)
+        if session.settings.origin is not None:
+            operate.adopt(session.unchecked_db, session.settings.origin)
     if started and not keeper:
         # Whoever starts the servers leaves a worker with them: it stops them again when there is nothing to do.
         session.ensure_worker([family.name for family in session.settings.families])

@@ -51,7 +51,7 @@ def submit_all(db: Database, streams: Streams, plans: Sequence[Plan]) -> Iterato
 
 
 def _store(db: Database, streams: Streams, plans: Sequence[Plan]) -> Submitted:
-    made = [_bulk(plan) for plan in plans]
+    made = [_bulk(plan, streams.origin) for plan in plans]
     ids = submit_many(db, made)
     fresh = [one.batch for one, batch_id in zip(made, ids, strict=True) if one.batch.id == batch_id]
     hints = [(task.family, task.id) for batch in fresh for task in batch.tasks]
@@ -62,12 +62,12 @@ def _store(db: Database, streams: Streams, plans: Sequence[Plan]) -> Submitted:
     return Submitted(tuple(ids), len(fresh), len(hints), True)
 
 
-def _bulk(plan: Plan) -> Bulk:
+def _bulk(plan: Plan, origin: str | None) -> Bulk:
     request = plan.request
     tasks = tuple(NewTask(new_ordered_id(), model, family.name) for model, family in plan.routed)
     batch = NewBatch(
         id=new_id(), prompt=request.prompt, system=request.system, options=request.options, tasks=tasks,
-        idempotency_key=request.idempotency_key, lane=BULK,
+        idempotency_key=request.idempotency_key, lane=BULK, origin=origin,
         request_hash=request_hash(plan) if request.idempotency_key is not None else None,
     )  # fmt: skip
     return Bulk(batch, new_id())

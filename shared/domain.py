@@ -69,6 +69,7 @@ class NewBatch:
     idempotency_key: str | None = None
     request_hash: str | None = None
     lane: str = ASK
+    origin: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -90,6 +91,7 @@ class TaskView(Result):
     worker: str | None
     running_s: float | None
     finished_at: dt.datetime | None
+    origin: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -207,6 +209,7 @@ class WorkerView:
     heartbeat_age_s: float
     version: str
     state: dict[str, Any]
+    origin: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -46,14 +46,14 @@ def streams(settings: Settings, *, timeout_s: float = 1.0) -> Streams:
     """Redis, for sending hints and looking at streams."""
     from shared.streams import Streams
 
-    return Streams(settings.redis_dsn, namespace=settings.namespace, timeout_s=timeout_s)
+    return Streams(settings.redis_dsn, namespace=settings.namespace, timeout_s=timeout_s, origin=settings.origin)
 
 
 def hint_reader(settings: Settings, *, consumer: str) -> HintReader:
     """Redis, for a worker's reads and acknowledgements."""
     from shared.streams import HintReader
 
-    return HintReader(settings.redis_dsn, namespace=settings.namespace, consumer=consumer)
+    return HintReader(settings.redis_dsn, namespace=settings.namespace, consumer=consumer, origin=settings.origin)
 
 
 def live_publisher(settings: Settings) -> LivePublisher:

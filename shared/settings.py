@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import hmac
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -160,6 +161,7 @@ class Settings:
 
     families: tuple[Family, ...] = field(default=(), metadata={})
     demo: bool = field(default=False, metadata={})
+    origin: str | None = field(default=None, compare=False, metadata={})
     sources: Sources = field(default_factory=Sources, compare=False, repr=False, metadata={})
     notes: tuple[Note, ...] = field(default=(), compare=False, repr=False, metadata={})
 
@@ -205,11 +207,16 @@ class Settings:
         """Return the family of that name, or None."""
         return next((family for family in self.families if family.name == name), None)
 
-    def fingerprint(self, version: str) -> str:
-        """A short hash that changes when a worker started with these settings would behave otherwise."""
-        seen = [version, *(repr(getattr(self, f.name)) for f in dataclasses.fields(self) if f.compare)]
+    def fingerprint(self, version: str, *, secret: bytes = b"") -> str:
+        """A short hash that changes when a worker started with these settings would behave otherwise.
+
+        Args:
+            secret: what the hash is keyed with, for it is kept and keys are part of what it is of.
+        """
+        told = [f.name for f in dataclasses.fields(self) if f.compare and not f.name.startswith("gateway_")]
+        seen = [version, *(repr(getattr(self, name)) for name in told)]
         seen += [family.api_key or "" for family in self.families]
-        return hashlib.sha256("\0".join(seen).encode()).hexdigest()[:16]
+        return hmac.new(secret, "\0".join(seen).encode(), hashlib.sha256).hexdigest()[:16]
 
 
 def setting_fields() -> list[dataclasses.Field[Any]]:
@@ -365,6 +372,6 @@ def with_endpoint(settings: Settings, endpoint: str) -> Settings:
     return dataclasses.replace(settings, families=families)
 
 
-def with_servers(settings: Settings, *, database_url: str, redis_url: str) -> Settings:
-    """The same settings with these servers."""
-    return dataclasses.replace(settings, database_url=database_url, redis_url=redis_url)
+def with_servers(settings: Settings, *, database_url: str, redis_url: str, origin: str | None = None) -> Settings:
+    """The same settings with these servers; what is asked of local ones has an origin."""
+    return dataclasses.replace(settings, database_url=database_url, redis_url=redis_url, origin=origin)

@@ -5,6 +5,7 @@ Key names, for a namespace N: `N:tasks:FAMILY` (stream, consumer group N), `N:sy
 
 from __future__ import annotations
 
+import copy
 import datetime as dt
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -56,6 +57,7 @@ class PendingEntry:
     idle_s: float
     deliveries: int
     task_id: str | None
+    origin: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,8 +87,9 @@ def group_gone(error: BaseException) -> bool:
     return isinstance(origin, ResponseError) and any(sign in str(origin) for sign in _GONE)
 
 
-def stream_name(namespace: str, family: str) -> str:
-    return f"{namespace}:tasks:{family}"
+def stream_name(namespace: str, family: str, origin: str | None = None) -> str:
+    """A family's stream; on the local default one for each origin, so that nobody reads what is another's."""
+    return f"{namespace}:tasks:{family}{f'@{origin}' if origin else ''}"
 
 
 def parse(family: str, entry_id: bytes, fields: Mapping[bytes, bytes] | None) -> Hint:
@@ -104,14 +107,33 @@ class Streams:
         dsn: Redis URL.
         namespace: first part of every key.
         timeout_s: bound for connecting and for each reply, in seconds.
+        origin: whose streams these are, on the local default.
     """
 
-    def __init__(self, dsn: str, *, namespace: str, timeout_s: float = 1.0) -> None:
+    def __init__(self, dsn: str, *, namespace: str, timeout_s: float = 1.0, origin: str | None = None) -> None:
         self.namespace = namespace
+        self.origin = origin
         # One retry layer, the task row: the client itself tries once.
         self.client = redis.Redis.from_url(
             dsn, socket_timeout=timeout_s, socket_connect_timeout=timeout_s, retry=Retry(NoBackoff(), 0)
         )
+
+    def of(self, origin: str | None) -> Streams:
+        """The streams of another origin, over the same connections."""
+        other = copy.copy(self)
+        other.origin = origin
+        return other
+
+    def everyones(self) -> list[Streams]:
+        """The streams of every origin there is: on configured servers just these."""
+        if self.origin is None:
+            return [self]
+        with translating():
+            found = [key.decode("utf-8", "replace") for key in self.client.scan_iter(f"{self.namespace}:tasks:*@*")]
+        return [self.of(origin) for origin in sorted({self.origin, *(name.rpartition("@")[2] for name in found)})]
+
+    def _stream(self, family: str) -> str:
+        return stream_name(self.namespace, family, self.origin)
 
     def close(self) -> None:
         self.client.close()
@@ -126,9 +148,7 @@ class Streams:
 
         Straight on a connection: redis-py's pipeline costs three times as much for each command.
         """
-        commands: list[Any] = [
-            ("XADD", stream_name(self.namespace, family), "*", FIELD, task_id) for family, task_id in hints
-        ]
+        commands: list[Any] = [("XADD", self._stream(family), "*", FIELD, task_id) for family, task_id in hints]
         if not commands:
             return
         pool = self.client.connection_pool
@@ -149,7 +169,7 @@ class Streams:
         """Create the family's stream and group, from the very first entry on. Returns whether it was missing."""
         with translating():
             try:
-                self.client.xgroup_create(stream_name(self.namespace, family), self.namespace, id="0", mkstream=True)
+                self.client.xgroup_create(self._stream(family), self.namespace, id="0", mkstream=True)
             except ResponseError as error:
                 if "BUSYGROUP" not in str(error):
                     raise
@@ -158,7 +178,7 @@ class Streams:
 
     def watermark(self, family: str) -> Watermark | None:
         """Read how far the family's hints have been delivered (design: "Reconciler"). None: there is no group."""
-        name = stream_name(self.namespace, family)
+        name = self._stream(family)
         with translating():
             groups = self.client.xinfo_groups(name) if self.client.exists(name) else []
             mine = next((g for g in groups if g["name"] == self.namespace.encode()), None)
@@ -179,7 +199,7 @@ class Streams:
 
     def owned(self, family: str, consumer: str, entry_ids: Sequence[str]) -> list[str]:
         """Return those of the entries that are pending for this consumer."""
-        name = stream_name(self.namespace, family)
+        name = self._stream(family)
         with translating():
             pipe = self.client.pipeline(transaction=False)
             for entry_id in entry_ids:
@@ -191,19 +211,19 @@ class Streams:
         mine = self.owned(family, consumer, entry_ids)
         if mine:
             with translating():
-                name = stream_name(self.namespace, family)
+                name = self._stream(family)
                 self.client.xclaim(name, self.namespace, consumer, 0, [*mine], idle=0, justid=True)
 
     def drop_consumer_if_idle(self, family: str, consumer: str) -> None:
         """Remove a consumer that has no pending entries; with some it stays, so that they are not lost sight of."""
-        name = stream_name(self.namespace, family)
+        name = self._stream(family)
         with translating():
             if not self.client.xpending_range(name, self.namespace, "-", "+", 1, consumername=consumer):
                 self.client.xgroup_delconsumer(name, self.namespace, consumer)
 
     def drop_dead_consumers(self, family: str, *, idle_s: float) -> int:
         """Remove consumers that have read nothing for so long and have no pending entries. Returns how many."""
-        name = stream_name(self.namespace, family)
+        name = self._stream(family)
         with translating():
             dead = [
                 consumer["name"]
@@ -216,7 +236,7 @@ class Streams:
 
     def pending(self, family: str, *, most: int = 10_000) -> list[PendingEntry]:
         """Return a family's pending entries, oldest first, each with the task it names."""
-        name = stream_name(self.namespace, family)
+        name = self._stream(family)
         with translating():
             try:
                 listed = self.client.xpending_range(name, self.namespace, "-", "+", most)
@@ -228,11 +248,11 @@ class Streams:
             for row in listed:
                 pipe.xrange(name, row["message_id"], row["message_id"])
             found = pipe.execute()
-        return [_pending(family, row, entry) for row, entry in zip(listed, found, strict=True)]
+        return [_pending(family, row, entry, self.origin) for row, entry in zip(listed, found, strict=True)]
 
     def lag(self, family: str) -> int:
         """How many of a family's entries no worker has read yet."""
-        name = stream_name(self.namespace, family)
+        name = self._stream(family)
         with translating():
             groups = self.client.xinfo_groups(name) if self.client.exists(name) else []
             waiting = self.client.xlen(name)
@@ -244,8 +264,8 @@ class Streams:
         with translating():
             pipe = self.client.pipeline(transaction=True)
             for family, entry_id in entries:
-                pipe.xack(stream_name(self.namespace, family), self.namespace, entry_id)
-                pipe.xdel(stream_name(self.namespace, family), entry_id)
+                pipe.xack(self._stream(family), self.namespace, entry_id)
+                pipe.xdel(self._stream(family), entry_id)
             pipe.execute()
 
     def dead_letters(self, *, most: int = DEAD_LETTER_CAP) -> list[DeadLetter]:
@@ -269,7 +289,7 @@ class Streams:
             return bool(self.client.xdel(f"{self.namespace}:sys_dead_letters", letter_id))
 
 
-def _pending(family: str, row: Mapping[str, Any], entry: list[Any]) -> PendingEntry:
+def _pending(family: str, row: Mapping[str, Any], entry: list[Any], origin: str | None) -> PendingEntry:
     hint = parse(family, row["message_id"], entry[0][1] if entry else None)
     return PendingEntry(
         family=family,
@@ -278,6 +298,7 @@ def _pending(family: str, row: Mapping[str, Any], entry: list[Any]) -> PendingEn
         idle_s=row["time_since_delivered"] / 1000,
         deliveries=row["times_delivered"],
         task_id=hint.task_id,
+        origin=origin,
     )
 
 
@@ -297,13 +318,21 @@ class HintReader:
     """
 
     def __init__(
-        self, dsn: str, *, namespace: str, consumer: str, block_s: float = 0.5, timeout_s: float = 2.0
+        self,
+        dsn: str,
+        *,
+        namespace: str,
+        consumer: str,
+        block_s: float = 0.5,
+        timeout_s: float = 2.0,
+        origin: str | None = None,
     ) -> None:
         from redis import asyncio as aioredis
         from redis.asyncio.retry import Retry as AsyncRetry
 
         self.namespace = namespace
         self.consumer = consumer
+        self.origin = origin
         self._block_ms = int(block_s * 1000)
 
         def client(reply_s: float) -> Any:
@@ -317,6 +346,9 @@ class HintReader:
         self._reading = client(block_s + timeout_s)
         self._writing = client(timeout_s)
 
+    def _stream(self, family: str) -> str:
+        return stream_name(self.namespace, family, self.origin)
+
     async def close(self) -> None:
         """Close both connections."""
         await self._reading.aclose()
@@ -327,16 +359,14 @@ class HintReader:
         with translating():
             for family in families:
                 try:
-                    await self._writing.xgroup_create(
-                        stream_name(self.namespace, family), self.namespace, id="0", mkstream=True
-                    )
+                    await self._writing.xgroup_create(self._stream(family), self.namespace, id="0", mkstream=True)
                 except ResponseError as error:
                     if "BUSYGROUP" not in str(error):
                         raise
 
     async def read(self, families: Sequence[str], *, each: int) -> list[Hint]:
         """Read at most `each` new entries per family, waiting up to the block time for the first."""
-        names = {stream_name(self.namespace, family): family for family in families}
+        names = {self._stream(family): family for family in families}
         with translating():
             reply = await self._reading.xreadgroup(
                 self.namespace, self.consumer, dict.fromkeys(names, ">"), count=each, block=self._block_ms
@@ -351,7 +381,7 @@ class HintReader:
 
     async def take_over(self, family: str, *, idle_s: float, cursor: str, most: int) -> tuple[str, list[Hint]]:
         """Claim entries that have been pending for longer than `idle_s`; returns where to go on and the hints."""
-        name = stream_name(self.namespace, family)
+        name = self._stream(family)
         with translating():
             reply = await self._writing.xautoclaim(
                 name, self.namespace, self.consumer, int(idle_s * 1000), start_id=cursor, count=most
@@ -367,11 +397,11 @@ class HintReader:
         with translating():
             pipe = self._writing.pipeline(transaction=True)
             for family, task_id in resend:
-                pipe.xadd(stream_name(self.namespace, family), {FIELD: task_id})
+                pipe.xadd(self._stream(family), {FIELD: task_id})
             for family in {hint.family for hint in hints}:
                 ids = [hint.entry_id for hint in hints if hint.family == family]
-                pipe.xack(stream_name(self.namespace, family), self.namespace, *ids)
-                pipe.xdel(stream_name(self.namespace, family), *ids)
+                pipe.xack(self._stream(family), self.namespace, *ids)
+                pipe.xdel(self._stream(family), *ids)
             await pipe.execute()
 
     async def bury(self, hints: Sequence[Hint], *, reason: str) -> None:
@@ -381,7 +411,7 @@ class HintReader:
         with translating():
             pipe = self._writing.pipeline(transaction=True)
             for hint in hints:
-                stream = stream_name(self.namespace, hint.family)
+                stream = self._stream(hint.family)
                 letter: dict[Any, Any] = {b"reason": reason, b"stream": stream, b"entry": hint.entry_id}
                 letter |= {b"field:" + key: value for key, value in hint.fields.items()}
                 pipe.xadd(f"{self.namespace}:sys_dead_letters", letter, maxlen=DEAD_LETTER_CAP, approximate=True)

@@ -134,6 +134,7 @@ def _submit(db: Database, streams: Streams, checked: Plan) -> Submission:
             for model, family in checked.routed
         ),
         conversation_id=continued.id,
+        origin=streams.origin,
         idempotency_key=request.idempotency_key,
         request_hash=request_hash(checked) if request.idempotency_key is not None else None,
     )

@@ -63,6 +63,8 @@ task = sa.Table(
     sa.Column("position", sa.SmallInteger, nullable=False),
     sa.Column("model", sa.Text, nullable=False),
     sa.Column("family", sa.Text, nullable=False),
+    # On the local default: the settings it was asked under, whose worker alone may call it.
+    sa.Column("origin", sa.Text),
     sa.Column("context", JSONB),
     sa.Column("status", sa.SmallInteger, nullable=False, server_default="0"),
     _count("attempt"),
@@ -82,6 +84,7 @@ task = sa.Table(
     # Only unfinished rows are ever searched for by state, so these stay small whatever the history.
     sa.Index("task_pending", "family", "enqueued_at", postgresql_where=sa.text("status = 0")),
     sa.Index("task_suspect", "family", postgresql_where=sa.text("status = 0 AND rescues > 0")),
+    sa.Index("task_origin", "family", "origin", postgresql_where=sa.text("status = 0 AND origin IS NOT NULL")),
     # lease_until is left out so that heartbeats stay heap-only updates.
     sa.Index("task_processing", "family", postgresql_where=sa.text("status = 3")),
     sa.Index(
@@ -117,6 +120,7 @@ worker = sa.Table(
     _count("in_flight"),
     sa.Column("lease_s", sa.Double, nullable=False),
     sa.Column("version", sa.Text, nullable=False),
+    sa.Column("origin", sa.Text),
     sa.Column("state", JSONB, nullable=False, server_default="{}"),
     _time("started_at", nullable=False, default=_now),
     _time("heartbeat_at", nullable=False, default=_now),

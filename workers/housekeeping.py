@@ -45,6 +45,7 @@ class Housekeeping:
         leave: Leave | None,
         left: Callable[[], None],
         outdated: Callable[[], None],
+        origin: str | None = None,
     ) -> None:
         self._db = db
         self._intake = intake
@@ -59,6 +60,7 @@ class Housekeeping:
         self._outdated = outdated
         self._connects = db.connects
         self._look_again_at = time.monotonic() + lease_s
+        self._origin = origin
         self._busy_at = time.monotonic()
 
     def busy(self) -> None:
@@ -106,7 +108,7 @@ class Housekeeping:
 
     def _work_left(self) -> bool:
         try:
-            return fleet.work_left(self._db, self._families)
+            return fleet.work_left(self._db, self._families, self._origin)
         except AitaskError:
             return False
 

@@ -61,6 +61,7 @@ class Intake:
     Args:
         start: begins the call of a claimed task; called on the loop.
         group_gone_for: told of a family whose group had to be made again.
+        origin: on the local default, under whose settings tasks were asked that may be called here.
     """
 
     def __init__(
@@ -75,6 +76,7 @@ class Intake:
         families: tuple[str, ...],
         start: Start,
         group_gone_for: Callable[[str], None],
+        origin: str | None = None,
     ) -> None:
         self._db = db
         self._hints = hints
@@ -85,6 +87,7 @@ class Intake:
         self._families = families
         self._start = start
         self._group_gone_for = group_gone_for
+        self._origin = origin
         self._thread = DbThread("aitask-claim")
         self._suspect_from = max(1, limits.max_rescues - 1)
         self._away_since: float | None = None
@@ -100,6 +103,11 @@ class Intake:
         """Take nothing more."""
         self._stopping = True
         self._changed.set()
+
+    async def stopped(self) -> None:
+        """Wait, once told to stop, until no claim is under way any more."""
+        async with self._claim_lock:
+            pass
 
     def slot_freed(self) -> None:
         """A slot is free, or the gate has changed."""
@@ -264,6 +272,8 @@ class Intake:
     async def _claiming(self, function: Callable[[], T]) -> T | None:
         """Claim, one at a time, or return None when the database is away: then nothing new is claimed."""
         async with self._claim_lock:
+            if self._stopping:
+                return None
             try:
                 return await self._thread.call(function)
             except AitaskError as error:
@@ -283,7 +293,7 @@ class Intake:
         Idle time does not prove a task abandoned: the claim looks at the database's lease.
         """
         chosen, each = self._gate.plan()
-        for family in chosen:
+        for family in [] if self._stopping else chosen:
             try:
                 cursor, hints = await self._hints.take_over(
                     family,
@@ -300,7 +310,7 @@ class Intake:
     async def take_overdue(self) -> None:
         """Claim what has waited for a hint for too long: a Redis that is full can be read and takes no hint."""
         chosen, each = self._gate.plan()
-        for family in chosen:
+        for family in [] if self._stopping else chosen:
             overdue = partial(claims.claim_overdue, self._db, family, *self._terms(), most=min(each, MOST_CLAIMED))
             self._begin((task, None) for task in await self._claiming(overdue) or [])
 
@@ -312,7 +322,7 @@ class Intake:
         if self._holdings.has_suspect(self._suspect_from):
             return True
         open_now = [family for family in self._families if self._gate.room(family) > 0]
-        if not open_now:
+        if not open_now or self._stopping:
             return False
         task = await self._claiming(partial(claims.claim_suspect, self._db, open_now, *self._terms()))
         if task is not None:
@@ -328,5 +338,5 @@ class Intake:
 
     def _terms(self) -> tuple[Terms, list[Paced]]:
         limits = self._limits
-        terms = Terms(self._worker, limits.lease_s, limits.deadline_s, limits.max_rescues)
+        terms = Terms(self._worker, limits.lease_s, limits.deadline_s, limits.max_rescues, self._origin)
         return terms, self._gate.paced()

@@ -46,6 +46,10 @@ def until_next_tick(next_lease_s: float | None) -> float:
     return min(TICK_S, next_lease_s + LEASE_OVER_S)
 
 
+# A family, and on the local default the origin of its tasks: one stream.
+Queue = tuple[str, "str | None"]
+
+
 class Reconciler:
     """Carries out a tick a second on a thread of its own."""
 
@@ -109,21 +113,23 @@ class Reconciler:
             return False
         marks = self._hints_gone_before(waiting)
         with recovery.tick(self._db, max_rescues=self._max_rescues) as turn:
-            owed = (
-                [(f, task_id) for f, mark in marks.items() for task_id in turn.take_unhinted(f, mark)] if turn else []
+            found = (
+                {queue: turn.take_unhinted(queue[0], mark, queue[1]) for queue, mark in marks.items()} if turn else {}
             )
+        owed = [(family, task_id) for (family, _), ids in found.items() for task_id in ids]
         if owed:
             log.debug("hints are sent again", extra={"hints": len(owed)})
             try:
-                self._streams.send(owed)
+                for (family, origin), ids in found.items():
+                    self._streams.of(origin).send([(family, task_id) for task_id in ids])
             except HintsUnavailable:
                 # Still owed, and seen to be: workers claim what stays without a hint.
                 operate.owe_hints(self._db, [task_id for _, task_id in owed])
                 return False
         return len(owed) >= recovery.SEND_AT_ONCE
 
-    def _end_what_is_over(self) -> tuple[dt.datetime, list[str]] | None:
-        """End leases, deadlines and pauses. Returns the database's time and the families that have tasks waiting.
+    def _end_what_is_over(self) -> tuple[dt.datetime, list[Queue]] | None:
+        """End leases, deadlines and pauses. Returns the database's time and where tasks are waiting.
 
         None: another reconciler has the turn.
         """
@@ -134,13 +140,13 @@ class Reconciler:
             self._wait_s = until_next_tick(clock.next_lease_s)
             expired = turn.expire_leases() if self._may_end_leases(clock) else []
             late = turn.enforce_deadlines()
-            families = turn.waiting_families()
+            queues = self._queues(turn)
         for task_id, kind in expired:
             log.warning("a lease ran out", extra={"task_id": task_id, "kind": kind})
         for task_id in late:
             log.warning("a task is past its deadline", extra={"task_id": task_id})
         self._end_pauses()
-        return clock.now, families
+        return clock.now, queues
 
     def _end_pauses(self) -> None:
         """Lift pauses whose time is over. That waits for every row of a family; when it can not, nothing else stops."""
@@ -159,30 +165,40 @@ class Reconciler:
         grace_over = now - max(self._outage_ended, seen) >= self._lease_s
         return not self._away and grace_over and clock.up_s >= self._lease_s
 
-    def _hints_gone_before(self, waiting: tuple[dt.datetime, list[str]]) -> dict[str, dt.datetime]:
+    def _hints_gone_before(self, waiting: tuple[dt.datetime, list[Queue]]) -> dict[Queue, dt.datetime]:
         """Ask Redis, for each family, before which database time a hint that is still owed must be gone.
 
         A family of which Redis says nothing has to wait for the next tick; workers claim from the database meanwhile.
         """
-        database_now, families = waiting
+        database_now, queues = waiting
         marks = {}
         give_up_at = time.monotonic() + ASK_REDIS_S
-        for family in families:
+        for queue in queues:
             try:
-                marks[family] = self._gone_before(family, database_now)
+                marks[queue] = self._gone_before(queue, database_now)
             except HintsUnavailable:
                 if time.monotonic() > give_up_at:
                     break
         return marks
 
-    def _gone_before(self, family: str, database_now: dt.datetime) -> dt.datetime:
-        mark = self._streams.watermark(family)
+    def _queues(self, turn: recovery.Tick) -> list[Queue]:
+        """Every family that has tasks waiting; on the local default each with every origin of them."""
+        families = turn.waiting_families()
+        if self._streams.origin is None:
+            return [(family, None) for family in families]
+        return [(family, origin) for family in families for origin in turn.origins(family)]
+
+    def _gone_before(self, queue: Queue, database_now: dt.datetime) -> dt.datetime:
+        family, origin = queue
+        streams = self._streams.of(origin)
+        mark = streams.watermark(family)
         if mark is None:
-            self._streams.ensure_group(family)
+            streams.ensure_group(family)
             # Without a group nothing was ever delivered, and whatever was sent went with it.
             return database_now
-        anew = family in self._made_anew
-        self._made_anew.discard(family)
+        anew = origin == self._streams.origin and family in self._made_anew
+        if anew:
+            self._made_anew.discard(family)
         return hint_is_gone_before(
             redis_now=mark.redis_now,
             safe_until=mark.safe_until,

@@ -29,11 +29,13 @@ def run(
     slots: int,
     version: str,
     leave: Callable[[Callable[[], bool]], bool] | None = None,
+    retired: Callable[[], None] | None = None,
 ) -> None:
     """Run a worker until SIGTERM or SIGINT; unfinished tasks are handed back.
 
     Args:
         leave: where the worker may leave when idle, what does it: given a last check, it returns whether it left.
+        retired: where SIGUSR1 makes the worker give way to one with newer settings, told once it claims no more.
 
     Without a family to serve it stays, idle: an exit would end the whole stack that it is a part of.
 
@@ -46,7 +48,7 @@ def run(
         uvloop.run(_idle())
         return
     worker_slots = _slots_within_file_limit(slots)
-    uvloop.run(_run(settings, Options(served, worker_slots, version, leave)))
+    uvloop.run(_run(settings, Options(served, worker_slots, version, leave, retired)))
 
 
 def _served(families: tuple[Family, ...]) -> tuple[Family, ...]:
@@ -97,4 +99,6 @@ async def _run(settings: Settings, options: Options) -> None:
     if settings.enable_db_log:
         DatabaseLog(worker.db).install()
     _on_signals(worker.stop)
+    if options.retired is not None:
+        asyncio.get_running_loop().add_signal_handler(signal.SIGUSR1, worker.retire)
     await worker.run()

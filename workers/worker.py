@@ -47,6 +47,7 @@ INTAKE_S = 0.6
 RECORD_S = 1.6
 GOODBYE_S = 0.3
 _CONNECTIONS = 4
+_MAKE_WAY_LOOK_S = 0.1
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +58,7 @@ class Options:
     slots: int
     version: str
     leave: Callable[[Callable[[], bool]], bool] | None = None
+    retired: Callable[[], None] | None = None
 
 
 def consumer_name(families: tuple[Family, ...], settings: Settings) -> str:
@@ -76,6 +78,7 @@ class Worker:
         self._told_to_stop = threading.Event()
         self._closing = False
         self._left = False
+        self._retiring = False
         self._parts = Parts()
         names = tuple(family.name for family in options.families)
         self._names = names
@@ -105,6 +108,7 @@ class Worker:
         self._intake = Intake(
             self.db, self._hints, self._gate, self._holdings, self._limits,
             worker=self.id, families=names, start=self._begin, group_gone_for=self._reconciler.group_was_gone,
+            origin=settings.origin,
         )  # fmt: skip
         self._leaving = DbThread("aitask-leave")
         loop = asyncio.get_running_loop()
@@ -120,6 +124,7 @@ class Worker:
             self.db, self._intake, self._holdings, self._leaving, worker=self.id, families=names,
             lease_s=settings.lease_s, idle_exit_s=settings.idle_exit_s, leave=options.leave, left=self._gone,
             outdated=self.stop,
+            origin=settings.origin,
         )  # fmt: skip
         self._keepalives = {
             name: KeepAlive(behaviour, self._upstream, self.db, self._leaving)
@@ -130,6 +135,23 @@ class Worker:
         """Ask for a graceful stop."""
         self._stop.set()
         self._told_to_stop.set()
+
+    def retire(self) -> None:
+        """Make way for a worker with newer settings: claim nothing more, let the calls end, then leave."""
+        if not self._retiring and self.options.retired is not None:
+            self._retiring = True
+            self._intake.stop()
+            self._parts.stopping()
+            self._parts.watch("making way", asyncio.ensure_future(self._make_way()))
+
+    async def _make_way(self) -> None:
+        await self._intake.stopped()
+        assert self.options.retired is not None
+        self.options.retired()
+        log.info("worker %s makes way for newer settings", self.id, extra={"calls": len(self._holdings)})
+        while len(self._holdings):  # noqa: ASYNC110  (once in a worker's life)
+            await asyncio.sleep(_MAKE_WAY_LOOK_S)
+        self.stop()
 
     async def run(self) -> None:
         """Work until stopped, or until idle for long enough where the worker may leave.
@@ -290,12 +312,13 @@ class Worker:
             id=self.id,
             host=socket.gethostname(),
             pid=os.getpid(),
-            families=self._names,
+            families=() if self._retiring else self._names,
             slots=self.options.slots,
             in_flight=self._gate.running,
             lease_s=self.settings.lease_s,
             version=self.options.version,
             state=self._gate.describe(),
+            origin=self.settings.origin,
         )
 
 

@@ -41,6 +41,7 @@ def command(
     with open_session(demo=demo, say=say) as session:
         template = _Template(models.split(","), system, parse_options(pairs), idempotency_key)
         plans = _plans(file, template, session.settings)
+        session.make_way()
         new = tasks = 0
         hinted = True
         for some in submit_all(session.db, session.streams, plans):

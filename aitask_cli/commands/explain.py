@@ -17,6 +17,7 @@ def command(name: str, as_json: bool, demo: bool) -> int:
     TASK is a task's id, BATCH.N, BATCH/MODEL, or a batch for all of its tasks.
     """
     from aitask_cli.explaining import Explanation, Facts, explain
+    from aitask_cli.local.origins import asked_under
     from aitask_cli.session import open_session
     from aitask_cli.views import shape
     from aitask_cli.views.terminal import out, out_json, say
@@ -34,8 +35,14 @@ def command(name: str, as_json: bool, demo: bool) -> int:
             for task_id in operate.find_tasks(session.db, name):
                 task = read.task(session.db, task_id)
                 family = session.settings.family(task.family)
+                under = ""
+                if task.origin is not None and session.stack is not None:
+                    under = asked_under(session.stack.paths, task.origin)
                 turn, row = recovery.turn_holder(session.db), recovery.row_holder(session.db, task_id)
-                facts = Facts(task, family, workers, pauses, session.settings.max_failures, cooldowns, turn, row)
+                facts = Facts(
+                    task, family, workers, pauses, session.settings.max_failures, cooldowns, turn, row,
+                    asked_under=under, ours=task.origin == session.settings.origin,
+                )  # fmt: skip
                 found.append((task.id, task.model, explain(facts)))
     if as_json:
         body = [{"task": i, "model": m, "kind": e.kind, "why": e.why, "remedy": e.remedy} for i, m, e in found]

@@ -14,6 +14,7 @@ from aitask_cli import options
 def command(number: int, as_json: bool, demo: bool) -> int:
     """List batches, newest first."""
     from aitask_cli.session import open_session
+    from aitask_cli.stranded import stranded
     from aitask_cli.views import shape
     from aitask_cli.views.listing import print_batches
     from aitask_cli.views.terminal import out_json, say
@@ -21,6 +22,8 @@ def command(number: int, as_json: bool, demo: bool) -> int:
 
     with open_session(demo=demo, say=say) as session:
         lines = read.recent(session.db, number)
+        for one in stranded(session, {line.id for line in lines}):
+            say(str(one))
     if as_json:
         out_json(shape.dumps(shape.batches(lines)))
     else:

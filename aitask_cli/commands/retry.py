@@ -27,7 +27,13 @@ def command(names: tuple[str, ...], failed: bool, within: float, demo: bool) -> 
     with open_session(demo=demo, say=say) as session:
         ids = {task_id for name in names for task_id in operate.find_tasks(session.db, name)}
         ids |= set(operate.failed_within(session.db, within)) if failed else set()
-        again = operate.retry(session.db, ids)
+        session.make_way()
+        origin = session.settings.origin
+        others = {task_id for task_id, asked in operate.origins(session.db, ids).items() if asked != origin}
+        again = operate.retry(session.db, ids, origin=origin)
+        taken = others & {task_id for _, task_id in again} if origin else set()
+        if taken:
+            say(f"{len(taken)} were asked under other settings and are called with these from now on")
         try:
             session.streams.send(again)
         except HintsUnavailable:

@@ -65,7 +65,14 @@ def command(
         lock = OwnLock(background)
         leave = session.leaver(lock.release) if background is not None else None
         try:
-            run(settings, chosen, slots=concurrency or settings.slots, version=version(), leave=leave)
+            run(
+                settings,
+                chosen,
+                slots=concurrency or settings.slots,
+                version=version(),
+                leave=leave,
+                retired=lock.release if background is not None else None,
+            )
         finally:
             # Before the servers are let go: whoever replaces this worker waits for this lock with theirs in hand.
             lock.release()

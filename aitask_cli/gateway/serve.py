@@ -55,6 +55,7 @@ def serve(session: Session, host: str, port: int) -> None:
     local = check_host(host, session.settings)
     settings = with_own_token(session.settings, session.say)
     _warn(settings, session.say, local=local)
+    session.make_way()
     _raise_file_limit()
     db = servers.reading(settings, connections=CONNECTIONS, name="aitask gateway")
     # Before it listens: a caller is better refused than left hanging.

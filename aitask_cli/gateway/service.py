@@ -109,7 +109,9 @@ class Service:
     async def retry(self, batch_id: str) -> list[str]:
         """Try a batch's failed tasks anew; returns the ids of those that now wait."""
         batch = await self.batch(batch_id)
-        again = await self.threads.run(lambda: operate.retry(self.db, [task.id for task in batch.tasks]))
+        again = await self.threads.run(
+            lambda: operate.retry(self.db, [t.id for t in batch.tasks], origin=self.settings.origin)
+        )
         try:
             await self.threads.run(lambda: self.streams.send(again))
         except HintsUnavailable:

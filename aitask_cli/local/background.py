@@ -1,4 +1,4 @@
-"""The background worker of a data directory: at most one, started when nobody else serves a family."""
+"""The background workers of a data directory: at most one for each origin, started when nobody else serves a family."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ import os
 import signal
 import socket
 from collections.abc import Callable, Collection, Iterable
+from dataclasses import dataclass
+from pathlib import Path
 
 from aitask_cli.local import locks
 from aitask_cli.local.paths import LocalPaths
@@ -22,93 +24,161 @@ _REPLACE_S = 8.0
 LOG_NAME = "worker.log"
 
 
-def alive(paths: LocalPaths) -> bool:
-    """Tell whether the background worker lives, or is being started."""
-    return locks.held(paths.worker_lock)
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """The worker that is to run: for whom, with which settings.
+
+    Attributes:
+        fingerprint: of the settings.
+        at: when they were read (monotonic, the same in all processes of the machine).
+    """
+
+    settings: Settings
+    fingerprint: str
+    at: float
+
+    @property
+    def origin(self) -> str | None:
+        return self.settings.origin
+
+
+def alive(paths: LocalPaths, origin: str | None) -> bool:
+    """Tell whether the background worker of an origin lives, or is being started."""
+    return locks.held(paths.worker_lock(origin))
+
+
+def any_alive(paths: LocalPaths) -> bool:
+    """Tell whether a background worker of any origin lives, or is being started."""
+    return any(locks.held(lock) for lock in paths.worker_locks)
 
 
 def ensure(
-    paths: LocalPaths,
-    families: Collection[str],
-    *,
-    workers: Callable[[], Iterable[WorkerView]],
-    fingerprint: str,
-    settings: Settings,
+    paths: LocalPaths, wanted: Wanted, families: Collection[str], *, workers: Callable[[], Iterable[WorkerView]]
 ) -> bool:
     """Start a background worker unless each of the families is served. Returns whether one was started.
 
-    One that runs with other settings or of another version is replaced; what it had begun is handed back first.
+    Of one origin the newest settings win: a worker with older ones, or of another version, makes way.
 
     Raises:
         Unavailable: the old one does not go.
     """
     with locks.exclusive(paths.start_lock):
-        lock = locks.take(paths.worker_lock)
+        lock = _place(paths, wanted)
         if lock is None:
-            if _noted(paths).get("fingerprint") == fingerprint:
-                return False
-            _terminate(paths)
-            lock = locks.take(paths.worker_lock)
-            if lock is None:
-                raise Unavailable("the background worker does not stop", remedy="run: aitask down")
-        elif set(families) <= _served(workers()):
-            os.close(lock)
             return False
         try:
-            _spawn(paths, lock, fingerprint, settings)
+            if set(families) <= _served(workers(), wanted.origin):
+                return False
+            _spawn(paths, lock, wanted)
         finally:
             # The child has the lock through its own copy of the descriptor.
             os.close(lock)
     return True
 
 
-def stop(paths: LocalPaths) -> bool:
-    """End the background worker and wait for it. Returns whether there was one."""
+def make_way(paths: LocalPaths, wanted: Wanted) -> None:
+    """Have a worker with older settings of the same origin claim no more; what it has begun it ends.
+
+    Raises:
+        Unavailable: it does not go.
+    """
+    if not alive(paths, wanted.origin):
+        return
     with locks.exclusive(paths.start_lock):
-        pid = _noted(paths).get("pid")
-        found = alive(paths)
-        if found:
-            _terminate(paths)
-    # Its lock is free before its process has ended, also when it was leaving by itself just now.
+        lock = _place(paths, wanted)
+        if lock is not None:
+            os.close(lock)
+
+
+def _place(paths: LocalPaths, wanted: Wanted) -> int | None:
+    """Take the lock of the origin's worker, making an older one give it up. None: one with as new settings has it."""
+    lock = locks.take(paths.worker_lock(wanted.origin))
+    if lock is not None:
+        return lock
+    noted = _noted(paths.worker_file(wanted.origin))
+    newer = isinstance(since := noted.get("at"), float) and since > wanted.at
+    if newer or noted.get("fingerprint") == wanted.fingerprint:
+        return None
+    _end(paths, wanted.origin)
+    lock = locks.take(paths.worker_lock(wanted.origin))
+    if lock is None:
+        raise Unavailable("the background worker does not stop", remedy="run: aitask down")
+    return lock
+
+
+def _end(paths: LocalPaths, origin: str | None) -> None:
+    """Have a worker make way; one that does not is stopped, and killed."""
+    file = paths.worker_file(origin)
+    pid = _noted(file).get("pid")
     if isinstance(pid, int):
-        wait_until(lambda: not exists(pid), timeout_s=_REPLACE_S)
-        paths.worker_file.unlink(missing_ok=True)
-    return found
+        # It goes on until its calls have ended, and `stop` has to find it.
+        with contextlib.suppress(OSError):
+            file.replace(file.with_name(f"worker-leaving-{pid}.json"))
+    for sign in (signal.SIGUSR1, signal.SIGTERM, signal.SIGKILL):
+        if isinstance(pid, int):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, sign)
+        if wait_until(lambda: not alive(paths, origin), timeout_s=_REPLACE_S):
+            return
 
 
-def _served(workers: Iterable[WorkerView]) -> set[str]:
-    """The families that have a live worker. One of this machine whose process is gone is not waited for."""
+def stop(paths: LocalPaths) -> bool:
+    """End the background workers of every origin and wait for them. Returns whether there were any."""
+    with locks.exclusive(paths.start_lock):
+        found = any_alive(paths)
+        noted = [pid for file in paths.worker_files if isinstance(pid := _noted(file).get("pid"), int)]
+        pids = [pid for pid in noted if is_worker(pid)]
+        _signal(pids, signal.SIGTERM)
+    # Not under the lock: one that ends takes it, and its own lock is free before its process has ended.
+    if not wait_until(lambda: not any(map(exists, pids)) and not any_alive(paths), timeout_s=_REPLACE_S):
+        _signal([pid for pid in pids if is_worker(pid)], signal.SIGKILL)
+        wait_until(lambda: not any(map(exists, pids)), timeout_s=_REPLACE_S)
+    for file in paths.worker_files:
+        if _noted(file).get("pid") in noted:
+            file.unlink(missing_ok=True)
+    return found or bool(pids)
+
+
+def _signal(pids: Iterable[int], sign: signal.Signals) -> None:
+    for pid in pids:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, sign)
+
+
+def _served(workers: Iterable[WorkerView], origin: str | None) -> set[str]:
+    """The families that living workers of the origin serve; one here whose process is gone does not."""
     here = socket.gethostname()
-    living = [w for w in workers if w.host != here or exists(w.pid)]
+    living = [w for w in workers if (w.host != here or exists(w.pid)) and w.origin in (None, origin)]
     return {family for worker in living for family in worker.families}
 
 
-def _noted(paths: LocalPaths) -> dict[str, object]:
+def _noted(file: Path) -> dict[str, object]:
     try:
-        noted = json.loads(paths.worker_file.read_text())
+        noted = json.loads(file.read_text())
     except (OSError, ValueError):
         return {}
     return noted if isinstance(noted, dict) else {}
 
 
-def _terminate(paths: LocalPaths) -> None:
-    # The lock is held, so the pid noted beside it is that of the holder.
-    pid = _noted(paths).get("pid")
-    for sign in (signal.SIGTERM, signal.SIGKILL):
-        if isinstance(pid, int):
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, sign)
-        if wait_until(lambda: not alive(paths), timeout_s=_REPLACE_S):
-            return
+def is_worker(pid: int) -> bool:
+    """Tell whether a process looks like a background worker: a stale file may name any process."""
+    try:
+        return b"--background" in Path(f"/proc/{pid}/cmdline").read_bytes()
+    except FileNotFoundError:
+        return exists(pid) and not Path("/proc/self").exists()
+    except OSError:
+        return False
 
 
-def _spawn(paths: LocalPaths, lock: int, fingerprint: str, settings: Settings) -> None:
+def _spawn(paths: LocalPaths, lock: int, wanted: Wanted) -> None:
+    settings = wanted.settings
     argv = this_program("worker", "--background", str(lock), *(["--demo"] if settings.demo else []))
     env = _environment(paths, settings)
     process = start_detached(argv, log=paths.log / LOG_NAME, cwd=paths.base, env=env, pass_fds=(lock,))
-    fresh = paths.worker_file.with_suffix(".new")
-    fresh.write_text(json.dumps({"pid": process.pid, "fingerprint": fingerprint}))
-    fresh.replace(paths.worker_file)
+    file = paths.worker_file(wanted.origin)
+    fresh = file.with_suffix(".new")
+    fresh.write_text(json.dumps({"pid": process.pid, "fingerprint": wanted.fingerprint, "at": wanted.at}))
+    fresh.replace(file)
 
 
 def _environment(paths: LocalPaths, settings: Settings) -> dict[str, str]:

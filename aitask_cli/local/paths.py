@@ -86,13 +86,21 @@ class LocalPaths:
     def use_lock(self) -> Path:
         return self.state / "use.lock"
 
-    @property
-    def worker_lock(self) -> Path:
-        return self.state / "worker.lock"
+    def worker_lock(self, origin: str | None) -> Path:
+        return self.state / f"worker{f'-{origin}' if origin else ''}.lock"
+
+    def worker_file(self, origin: str | None) -> Path:
+        return self.worker_lock(origin).with_suffix(".json")
 
     @property
-    def worker_file(self) -> Path:
-        return self.state / "worker.json"
+    def worker_locks(self) -> list[Path]:
+        """The locks of the background workers of every origin."""
+        return sorted(self.state.glob("worker*.lock"))
+
+    @property
+    def worker_files(self) -> list[Path]:
+        """What is noted of every background worker, also of those that make way."""
+        return sorted(self.state.glob("worker*.json"))
 
     @property
     def simulator_file(self) -> Path:

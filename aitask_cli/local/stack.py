@@ -12,6 +12,7 @@ from collections.abc import Callable
 from typing import Protocol
 
 from aitask_cli.local import locks
+from aitask_cli.local.origins import origin_of
 from aitask_cli.local.paths import LocalPaths
 from aitask_cli.local.postgres import Postgres, wheel_directory
 from aitask_cli.local.simulated import Simulated
@@ -75,7 +76,10 @@ class LocalStack:
 
     def configured(self) -> Settings:
         """The settings with these servers filled in."""
-        settings = with_servers(self._settings, database_url=self.postgres.url, redis_url=self.valkey.url)
+        origin = origin_of(self.paths, self._settings)
+        settings = with_servers(
+            self._settings, database_url=self.postgres.url, redis_url=self.valkey.url, origin=origin
+        )
         return with_endpoint(settings, self.simulator.url) if self.simulator else settings
 
     def leave(self, *, only_if: Callable[[], bool] = lambda: True) -> bool:

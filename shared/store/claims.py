@@ -39,12 +39,13 @@ class Paced:
 
 @dataclass(frozen=True, slots=True)
 class Terms:
-    """On what terms a worker claims. Durations in seconds."""
+    """On what terms a worker claims. Durations in seconds. `origin`: whose tasks alone it may call, or None for all."""
 
     worker: str
     lease_s: float
     deadline_s: float
     max_rescues: int
+    origin: str | None = None
 
     def values(self, paced: Sequence[Paced]) -> dict[str, Any]:
         return {
@@ -52,6 +53,7 @@ class Terms:
             "lease_s": self.lease_s,
             "deadline_s": self.deadline_s,
             "suspect": self.suspect,
+            "origin": self.origin,
             "paced_families": [p.family for p in paced],
             "paced_models": [p.model for p in paced],
             "rooms": [p.room for p in paced],
@@ -70,6 +72,7 @@ _TERMS = {
     "lease_s": "double precision",
     "deadline_s": "double precision",
     "suspect": "integer",
+    "origin": "text",
     "paced_families": "text[]",
     "paced_models": "text[]",
     "rooms": "integer[]",
@@ -123,6 +126,9 @@ WHERE t.id = wanted.id AND b.id = t.batch_id
 RETURNING {", ".join(_CLAIMED.values())}
 """
 
+# Whose tasks a worker may call: those of its own origin; without one, on configured servers, all.
+_OURS = "(CAST(:origin AS text) IS NULL OR t.origin IS NULL OR t.origin = :origin)"
+
 # `status + 0`: whatever the planner believes of the table, each row is found by its key. Through the partial index of
 # `status = 0` or 3 every waiting or running row would be looked at.
 _CLAIM = Prepared(
@@ -130,7 +136,7 @@ _CLAIM = Prepared(
     f"""
 WITH found AS MATERIALIZED (
     SELECT t.id, t.family, t.model FROM unnest(:ids) AS hinted (id) JOIN task t ON t.id = hinted.id
-    WHERE t.status + 0 = 0 AND t.run_at <= now() AND t.rescues < :suspect
+    WHERE t.status + 0 = 0 AND t.run_at <= now() AND t.rescues < :suspect AND {_OURS}
     ORDER BY t.id FOR UPDATE OF t SKIP LOCKED
 ), {_TAKE}
 """,
@@ -151,7 +157,8 @@ _CLAIM_DUE = Prepared(
     f"""
 WITH found AS MATERIALIZED (
     SELECT t.id, t.family, t.model FROM task t
-    WHERE t.status = 0 AND t.family = :family AND t.run_at <= now() AND t.rescues < :suspect AND {_ASKABLE}
+    WHERE t.status = 0 AND t.family = :family AND t.run_at <= now() AND t.rescues < :suspect AND {_OURS}
+      AND {_ASKABLE}
     ORDER BY t.enqueued_at, t.id LIMIT :most FOR UPDATE OF t SKIP LOCKED
 ), {_TAKE}
 """,
@@ -167,7 +174,8 @@ _CLAIM_OVERDUE = Prepared(
 WITH found AS MATERIALIZED (
     SELECT t.id, t.family, t.model FROM task t
     WHERE t.status = 0 AND t.family = :family AND t.enqueued_at IS NULL AND t.rescues < :suspect
-      AND t.run_at < now() - make_interval(secs => :overdue_s) AND {_ASKABLE}
+      AND t.run_at < now() - make_interval(secs => :overdue_s) AND {_OURS}
+      AND {_ASKABLE}
     LIMIT :most FOR UPDATE OF t SKIP LOCKED
 ), {_TAKE}
 """,
@@ -183,7 +191,8 @@ _CLAIM_SUSPECT = Prepared(
 WITH found AS MATERIALIZED (
     SELECT t.id, t.family, t.model FROM task t
     WHERE t.status = 0 AND t.rescues > 0 AND t.family = ANY (:families) AND t.run_at <= now()
-      AND t.rescues >= :suspect AND {_ASKABLE}
+      AND t.rescues >= :suspect AND {_OURS}
+      AND {_ASKABLE}
     ORDER BY t.id LIMIT 1 FOR UPDATE OF t SKIP LOCKED
 ), {_TAKE}
 """,
@@ -191,9 +200,9 @@ WITH found AS MATERIALIZED (
     **_TERMS,
 )
 
-_FATES = sa.text("""
-SELECT id::text, status, run_at <= now() AND rescues < :suspect AS claimable
-FROM task WHERE id = ANY (CAST(:ids AS uuid[]))
+_FATES = sa.text(f"""
+SELECT id::text, status, t.run_at <= now() AND t.rescues < :suspect AND {_OURS} AS claimable
+FROM task t WHERE id = ANY (CAST(:ids AS uuid[]))
 """)
 
 
@@ -203,17 +212,17 @@ def claim(
     """Claim the due tasks among these ids, and say what became of the others' hints."""
     claimed = [_claimed(row) for row in db.run(_CLAIM, ids=list(ids), **terms.values(paced))]
     rest = set(ids) - {task.id for task in claimed}
-    return claimed, fates(db, rest, suspect=terms.suspect) if rest else {}
+    return claimed, fates(db, rest, suspect=terms.suspect, origin=terms.origin) if rest else {}
 
 
-def fates(db: Database, ids: Collection[str], *, suspect: int) -> dict[str, HintFate]:
+def fates(db: Database, ids: Collection[str], *, suspect: int, origin: str | None = None) -> dict[str, HintFate]:
     """Say what has become of hints whose tasks could not be claimed.
 
     Args:
         suspect: the `rescues` from which a task is no longer claimed by its hint.
     """
     found = dict.fromkeys(ids, HintFate.UNKNOWN)
-    for row in db.rows(_FATES, ids=list(ids), suspect=suspect):
+    for row in db.rows(_FATES, ids=list(ids), suspect=suspect, origin=origin):
         found[row["id"]] = _fate(row["status"], claimable=row["claimable"])
     return found
 

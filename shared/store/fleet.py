@@ -16,9 +16,10 @@ from shared.store.engine import Database, utc
 _ALIVE = "heartbeat_at > now() - make_interval(secs => lease_s)"
 
 _REPORT = sa.text("""
-INSERT INTO worker (id, host, pid, families, slots, in_flight, lease_s, version, state)
-VALUES (:id, :host, :pid, :families, :slots, :in_flight, :lease_s, :version, CAST(:state AS jsonb))
-ON CONFLICT (id) DO UPDATE SET heartbeat_at = now(), in_flight = excluded.in_flight, state = excluded.state
+INSERT INTO worker (id, host, pid, families, slots, in_flight, lease_s, version, origin, state)
+VALUES (:id, :host, :pid, :families, :slots, :in_flight, :lease_s, :version, :origin, CAST(:state AS jsonb))
+ON CONFLICT (id) DO UPDATE SET heartbeat_at = now(), in_flight = excluded.in_flight, state = excluded.state,
+    families = excluded.families
 """)
 _LEAVE = sa.text("DELETE FROM worker WHERE id = :id")
 # Rows of workers that died are kept for a day, so that `ps` can show them.
@@ -27,7 +28,7 @@ DELETE FROM worker WHERE id IN (
     SELECT id FROM worker WHERE heartbeat_at < now() - interval '1 day' ORDER BY id FOR UPDATE SKIP LOCKED)
 """)
 _WORKERS = sa.text(f"""
-SELECT id, host, pid, families, slots, in_flight, started_at, version, state,
+SELECT id, host, pid, families, slots, in_flight, started_at, version, origin, state,
        extract(epoch FROM now() - heartbeat_at)::float AS heartbeat_age_s
 FROM worker WHERE :dead_too OR {_ALIVE} ORDER BY started_at, id
 """)
@@ -86,7 +87,8 @@ _OVER = sa.text("SELECT 1 FROM family_pause WHERE until <= now() LIMIT 1")
 
 _LEFT = """
 SELECT EXISTS (
-    SELECT 1 FROM task t WHERE t.status = {status} AND t.family = ANY (:families) AND NOT EXISTS (
+    SELECT 1 FROM task t WHERE t.status = {status} AND t.family = ANY (:families)
+    AND (CAST(:origin AS text) IS NULL OR t.origin IS NULL OR t.origin = :origin) AND NOT EXISTS (
         SELECT 1 FROM family_pause p WHERE p.family = t.family AND (p.until IS NULL OR p.until > now())))
 """
 _UNFINISHED = sa.text(f"SELECT ({_LEFT.format(status=0)}) OR ({_LEFT.format(status=3)}) AS found")
@@ -105,6 +107,7 @@ class WorkerReport:
     lease_s: float
     version: str
     state: dict[str, Any]
+    origin: str | None = None
 
 
 def report(db: Database, worker: WorkerReport) -> None:
@@ -171,6 +174,6 @@ def end_pauses(db: Database) -> bool:
         return bool(connection.scalar(_END_PAUSES))
 
 
-def work_left(db: Database, families: Sequence[str]) -> bool:
-    """Tell whether an unpaused one among these families has an unfinished task."""
-    return bool(db.rows(_UNFINISHED, families=list(families))[0]["found"])
+def work_left(db: Database, families: Sequence[str], origin: str | None = None) -> bool:
+    """Tell whether an unpaused one among these families has an unfinished task, of this origin or of any."""
+    return bool(db.rows(_UNFINISHED, families=list(families), origin=origin)[0]["found"])

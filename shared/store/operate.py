@@ -21,6 +21,7 @@ WITH chosen AS MATERIALIZED (
 )
 UPDATE task t SET
     status = 0, run_at = now(), enqueued_at = NULL, finished_at = NULL,
+    origin = coalesce(CAST(:origin AS text), t.origin),
     failures = CASE WHEN t.status = 2 THEN 0 ELSE t.failures END,
     rescues = CASE WHEN t.status = 2 THEN 0 ELSE t.rescues END,
     bad_answers = CASE WHEN t.status = 2 THEN 0 ELSE t.bad_answers END,
@@ -50,6 +51,16 @@ WITH chosen AS MATERIALIZED (
     ON CONFLICT DO NOTHING
 )
 SELECT id::text FROM ended
+""")
+
+_ORIGINS = sa.text("""
+SELECT id::text, origin FROM task WHERE id = ANY (CAST(:ids AS uuid[])) AND origin IS NOT NULL
+""")
+_WAITING_ORIGINS = sa.text("""
+SELECT DISTINCT batch_id::text, origin FROM task WHERE status = 0 AND origin IS NOT NULL
+""")
+_ADOPT = sa.text("""
+UPDATE task SET origin = :origin, enqueued_at = NULL WHERE status IN (0, 3) AND origin IS NULL RETURNING id
 """)
 
 _OWE_HINTS = sa.text("""
@@ -110,12 +121,31 @@ class TaskRow:
     lease_left_s: float | None
 
 
-def retry(db: Database, ids: Collection[str]) -> list[tuple[str, str]]:
-    """Try FAILED tasks anew and waiting ones at once. Returns (family, id) of those that now wait for a hint."""
-    rows = db.rows(_RETRY, ids=list(ids))
+def retry(db: Database, ids: Collection[str], *, origin: str | None = None) -> list[tuple[str, str]]:
+    """Try FAILED tasks anew and waiting ones at once. Returns (family, id) of those that now wait for a hint.
+
+    Args:
+        origin: under whose settings they are to be called from now on; None: as before.
+    """
+    rows = db.rows(_RETRY, ids=list(ids), origin=origin)
     if rows:
         db.rows(_WARM, families=[row["family"] for row in rows], models=[row["model"] for row in rows])
     return [(row["family"], row["id"]) for row in rows]
+
+
+def origins(db: Database, ids: Collection[str]) -> dict[str, str]:
+    """Return under which settings these tasks were asked, by id; one that any worker may call is left out."""
+    return {row["id"]: row["origin"] for row in db.rows(_ORIGINS, ids=list(ids))}
+
+
+def waiting_origins(db: Database) -> list[tuple[str, str]]:
+    """Return (batch id, origin) of what has not ended and only workers of one origin may call."""
+    return [(row["batch_id"], row["origin"]) for row in db.rows(_WAITING_ORIGINS)]
+
+
+def adopt(db: Database, origin: str) -> None:
+    """Give what was asked before tasks had an origin to this one."""
+    db.rows(_ADOPT, origin=origin)
 
 
 def cancel(db: Database, ids: Collection[str]) -> list[str]:

@@ -14,7 +14,7 @@ from shared.store.engine import Database, Row, utc
 
 _TASK = f"""
 SELECT t.id::text, t.batch_id::text, t.position, t.model, t.family, t.status, t.attempt, t.failures, t.rescues,
-       b.created_at, t.worker, t.finished_at, {", ".join(f"t.{column.name}" for column in RESULT)},
+       b.created_at, t.worker, t.origin, t.finished_at, {", ".join(f"t.{column.name}" for column in RESULT)},
        extract(epoch FROM t.run_at - now())::float AS run_in_s,
        extract(epoch FROM t.lease_until - now())::float AS lease_left_s,
        CASE WHEN t.status = 3 THEN extract(epoch FROM now() - t.started_at)::float END AS running_s

@@ -85,11 +85,24 @@ WITH RECURSIVE f AS (
 SELECT family FROM f WHERE family IS NOT NULL
 """)
 
+# The same for the origins of a family, which only the local default has.
+_ORIGINS = sa.text("""
+WITH RECURSIVE o AS (
+    SELECT min(origin) AS origin FROM task WHERE status = 0 AND family = :family AND origin IS NOT NULL
+    UNION ALL
+    SELECT (SELECT min(origin) FROM task
+            WHERE status = 0 AND family = :family AND origin IS NOT NULL AND origin > o.origin)
+    FROM o WHERE o.origin IS NOT NULL
+)
+SELECT origin FROM o WHERE origin IS NOT NULL
+""")
+
 _UNHINTED = sa.text("""
 WITH due AS MATERIALIZED (
     SELECT id FROM task
     WHERE status = 0 AND family = :family AND run_at <= now() AND rescues < :suspect
       AND (enqueued_at IS NULL OR enqueued_at < :watermark)
+      AND (CAST(:origin AS text) IS NULL OR origin = :origin)
     ORDER BY id LIMIT :most FOR UPDATE SKIP LOCKED
 )
 UPDATE task t SET enqueued_at = now() FROM due WHERE t.id = due.id RETURNING t.id::text
@@ -134,11 +147,16 @@ class Tick:
         """Every family that has a PENDING task, served here or not."""
         return list(self._connection.execute(_FAMILIES).scalars())
 
-    def take_unhinted(self, family: str, watermark: dt.datetime) -> list[str]:
+    def origins(self, family: str) -> list[str]:
+        """Every origin that has a PENDING task of the family."""
+        return list(self._connection.execute(_ORIGINS, {"family": family}).scalars())
+
+    def take_unhinted(self, family: str, watermark: dt.datetime, origin: str | None = None) -> list[str]:
         """Stamp due PENDING rows whose hint is gone as sent now. Returns their ids; the caller sends the hints."""
         values = {
             "family": family,
             "watermark": watermark,
+            "origin": origin,
             "suspect": max(1, self._max_rescues - 1),
             "most": SEND_AT_ONCE,
         }

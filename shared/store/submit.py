@@ -25,8 +25,8 @@ WITH new_batch AS (
     -- Foreign keys are checked at the statement's end, so a used idempotency key leaves no conversation behind.
     INSERT INTO conversation (id, title) SELECT conversation_id, :title FROM new_batch WHERE :opens_conversation
 )
-INSERT INTO task (id, batch_id, position, model, family, context, enqueued_at)
-SELECT t.id, new_batch.id, t.position - 1, t.model, t.family, t.context, now()
+INSERT INTO task (id, batch_id, position, model, family, origin, context, enqueued_at)
+SELECT t.id, new_batch.id, t.position - 1, t.model, t.family, :origin, t.context, now()
 FROM new_batch, unnest(:ids, :models, :families, :contexts) WITH ORDINALITY AS t (id, model, family, context, position)
 RETURNING id
 """,
@@ -39,6 +39,7 @@ RETURNING id
     options="jsonb",
     idempotency_key="text",
     request_hash="text",
+    origin="text",
     ids="uuid[]",
     models="text[]",
     families="text[]",
@@ -82,6 +83,7 @@ def submit(db: Database, new: NewBatch, *, conversation_id: str) -> Written:
         "options": json.dumps(new.options),
         "idempotency_key": new.idempotency_key,
         "request_hash": new.request_hash,
+        "origin": new.origin,
         "ids": [task.id for task in new.tasks],
         "models": [task.model for task in new.tasks],
         "families": [task.family for task in new.tasks],
@@ -158,9 +160,9 @@ def _write_many(connection: Transaction, many: Sequence[Bulk]) -> None:
         texts = (new.prompt, new.system, json.dumps(new.options), new.idempotency_key, new.request_hash, new.lane)
         rows.append((new.id, one.conversation_id, *map(_escaped, texts)))
     _copy(connection, "batch", columns, rows)
-    columns = ("id", "batch_id", "position", "model", "family", "enqueued_at")
+    columns = ("id", "batch_id", "position", "model", "family", "origin", "enqueued_at")
     rows = [
-        (task.id, batch.id, str(position), _escaped(task.model), task.family, "now")
+        (task.id, batch.id, str(position), _escaped(task.model), task.family, _escaped(batch.origin), "now")
         for batch in batches
         for position, task in enumerate(batch.tasks)
     ]

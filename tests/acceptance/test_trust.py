@@ -230,7 +230,6 @@ def test_a_key_of_the_shell_goes_to_no_endpoint_of_the_directory(tmp_path: Path,
     for command in ("doctor", "models"):
         said = aitask(command, env=env, cwd=here)
         assert KEY not in said.out + said.err
-    assert aitask("worker", env=env, cwd=here).code == 2
     assert not [headers for headers in listener.seen if KEY in headers]
     (here / ".env").write_text('DB_HOST="127.0.0.2"\nREDIS_HOST="127.0.0.2"\n')
     refused = aitask("ls", env=env, cwd=here)
