@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from aitask_cli.views.terminal import console, interactive, out
+from aitask_cli.views.terminal import console, interactive, out, say
 from aitask_cli.views.words import duration, reason, state
 from shared.domain import BatchView, TaskStatus, TaskView
 from shared.finish import is_cut
@@ -25,6 +25,13 @@ def print_answers(batch: BatchView, *, raw: bool, reasoning: bool, max_failures:
         _rendered(console(), batch, raw=raw, reasoning=reasoning, max_failures=max_failures)
     else:
         out(plain(batch, reasoning=reasoning, max_failures=max_failures))
+        _say_what_is_cut(batch)
+
+
+def _say_what_is_cut(batch: BatchView) -> None:
+    """A lone answer in a pipe is the answer alone; that it is not whole is said beside it."""
+    if len(batch.tasks) == 1 and is_cut(batch.tasks[0].finish_reason):
+        say(f"{batch.tasks[0].model}: {_CUT}")
 
 
 def print_conversation(batches: Sequence[BatchView], *, raw: bool, max_failures: int) -> None:

@@ -203,3 +203,16 @@ def test_doctor_names_what_is_missing_and_never_a_key(stand: Stand) -> None:
     assert broken.code == 1
     assert "hunter2" not in broken.out
     assert {check["level"] for check in json.loads(broken.out)["checks"]} >= {"failure"}
+
+
+def test_a_cut_answer_is_called_cut_wherever_it_is_shown(stand: Stand) -> None:
+    stand.start_worker()
+    alone = stand.aitask("ask", "hello", "-m", "qwen+length")
+    assert (alone.code, alone.out) == (0, "Hello wor\n"), "in a pipe the answer is the answer alone"
+    assert "cut: the limit of tokens was reached" in alone.err
+    several = stand.aitask("ask", "hello", "-m", "qwen+length,gemini")
+    assert "## qwen+length (cut: the limit of tokens was reached)" in several.out
+    assert [task["cut"] for task in json.loads(stand.aitask("show", "last", "--json").out)["batch"]["tasks"]] == [
+        True,
+        False,
+    ]
