@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from aitask_cli.local import locks
+from aitask_cli.local.identity import identify, lives, living, send
 from aitask_cli.local.paths import LocalPaths
 from aitask_cli.local.process import exists, start_detached, this_program, wait_until
 from shared.domain import WorkerView
@@ -109,15 +110,14 @@ def _place(paths: LocalPaths, wanted: Wanted) -> int | None:
 def _end(paths: LocalPaths, origin: str | None) -> None:
     """Have a worker make way; one that does not is stopped, and killed."""
     file = paths.worker_file(origin)
-    pid = _noted(file).get("pid")
-    if isinstance(pid, int):
+    process = living(_noted(file))
+    if process is not None:
         # It goes on until its calls have ended, and `stop` has to find it.
         with contextlib.suppress(OSError):
-            file.replace(file.with_name(f"worker-leaving-{pid}.json"))
+            file.replace(file.with_name(f"worker-leaving-{process.pid}.json"))
     for sign in (signal.SIGUSR1, signal.SIGTERM, signal.SIGKILL):
-        if isinstance(pid, int):
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, sign)
+        if process is not None:
+            send(process, sign)
         if wait_until(lambda: not alive(paths, origin), timeout_s=_REPLACE_S):
             return
 
@@ -125,24 +125,20 @@ def _end(paths: LocalPaths, origin: str | None) -> None:
 def stop(paths: LocalPaths) -> bool:
     """End the background workers of every origin and wait for them. Returns whether there were any."""
     with locks.exclusive(paths.start_lock):
-        found = any_alive(paths)
-        noted = [pid for file in paths.worker_files if isinstance(pid := _noted(file).get("pid"), int)]
-        pids = [pid for pid in noted if is_worker(pid)]
-        _signal(pids, signal.SIGTERM)
+        files = paths.worker_files
+        found = [process for file in files if (process := living(_noted(file))) is not None]
+        held = any_alive(paths)
+        for process in found:
+            send(process, signal.SIGTERM)
     # Not under the lock: one that ends takes it, and its own lock is free before its process has ended.
-    if not wait_until(lambda: not any(map(exists, pids)) and not any_alive(paths), timeout_s=_REPLACE_S):
-        _signal([pid for pid in pids if is_worker(pid)], signal.SIGKILL)
-        wait_until(lambda: not any(map(exists, pids)), timeout_s=_REPLACE_S)
-    for file in paths.worker_files:
-        if _noted(file).get("pid") in noted:
+    if not wait_until(lambda: not any(map(lives, found)) and not any_alive(paths), timeout_s=_REPLACE_S):
+        for process in found:
+            send(process, signal.SIGKILL)
+        wait_until(lambda: not any(map(lives, found)), timeout_s=_REPLACE_S)
+    for file in files:
+        if living(_noted(file)) is None:
             file.unlink(missing_ok=True)
-    return found or bool(pids)
-
-
-def _signal(pids: Iterable[int], sign: signal.Signals) -> None:
-    for pid in pids:
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(pid, sign)
+    return held or bool(found)
 
 
 def _served(workers: Iterable[WorkerView], origin: str | None) -> set[str]:
@@ -160,16 +156,6 @@ def _noted(file: Path) -> dict[str, object]:
     return noted if isinstance(noted, dict) else {}
 
 
-def is_worker(pid: int) -> bool:
-    """Tell whether a process looks like a background worker: a stale file may name any process."""
-    try:
-        return b"--background" in Path(f"/proc/{pid}/cmdline").read_bytes()
-    except FileNotFoundError:
-        return exists(pid) and not Path("/proc/self").exists()
-    except OSError:
-        return False
-
-
 def _spawn(paths: LocalPaths, lock: int, wanted: Wanted) -> None:
     settings = wanted.settings
     argv = this_program("worker", "--background", str(lock), *(["--demo"] if settings.demo else []))
@@ -177,7 +163,9 @@ def _spawn(paths: LocalPaths, lock: int, wanted: Wanted) -> None:
     process = start_detached(argv, log=paths.log / LOG_NAME, cwd=paths.base, env=env, pass_fds=(lock,))
     file = paths.worker_file(wanted.origin)
     fresh = file.with_suffix(".new")
-    fresh.write_text(json.dumps({"pid": process.pid, "fingerprint": wanted.fingerprint, "at": wanted.at}))
+    known = identify(process.pid)
+    noted = {"pid": process.pid, **(known.noted() if known else {})}
+    fresh.write_text(json.dumps({**noted, "fingerprint": wanted.fingerprint, "at": wanted.at}))
     fresh.replace(file)
 
 
