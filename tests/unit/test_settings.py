@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import configparser
 import re
 from pathlib import Path
 
@@ -116,3 +117,20 @@ def test_the_fingerprint_changes_with_a_key_and_only_with_what_matters() -> None
     assert one.fingerprint("1") != two.fingerprint("1")
     assert one.fingerprint("1") != one.fingerprint("2")
     assert one.fingerprint("1") == settings_from({"GEMINI_API_KEY": "a"}).fingerprint("1")
+
+
+def test_the_lowest_versions_that_are_tested_are_those_that_setup_cfg_allows() -> None:
+    root = EXAMPLE.parent
+    pinned = dict(re.findall(r"^([a-z0-9-]+)==([\d.]+)$", (root / ".ci" / "lowest.txt").read_text(), re.M))
+    parser = configparser.ConfigParser()
+    parser.read(root / "setup.cfg")
+    lines = parser["options"]["install_requires"] + parser["options.extras_require"]["gateway"]
+    allowed = dict(re.findall(r"^([a-z0-9-]+)(?:\[[a-z]+\])?>=([\d.]+)$", lines, re.M))
+    assert {name: _padded(version) for name, version in pinned.items()} == {
+        name: _padded(version) for name, version in allowed.items()
+    }
+
+
+def _padded(version: str) -> tuple[int, ...]:
+    parts = [int(part) for part in version.split(".")]
+    return (*parts, *[0] * (3 - len(parts)))
