@@ -15,14 +15,14 @@ from shared.errors import Unavailable
 
 _POLL_S = 0.02
 # What -P does, for Pythons before 3.11: the first place to import from is not the current directory.
-_WITHOUT_HERE = "import sys; sys.path[:] = filter(None, sys.path); from aitask_cli.main import main; main()"
+WITHOUT_HERE = "import sys; sys.path[:] = filter(None, sys.path); from aitask_cli.main import main; main()"
 
 
 def this_program(*arguments: str) -> list[str]:
     """The command line of another `aitask`, which imports nothing from the directory it is started in."""
     if sys.version_info >= (3, 11):
         return [sys.executable, "-P", "-m", "aitask_cli", *arguments]
-    return [sys.executable, "-c", _WITHOUT_HERE, *arguments]
+    return [sys.executable, "-c", WITHOUT_HERE, *arguments]
 
 
 def start_detached(

@@ -9,6 +9,7 @@ import os
 import shutil
 import signal
 import subprocess
+import sys
 import tempfile
 import threading
 from collections.abc import Iterator
@@ -16,6 +17,7 @@ from pathlib import Path
 
 import pytest
 
+from aitask_cli.local import process
 from tests.acceptance.test_local import Local
 from tests.stand import COMMAND, RunningSimulator, Stand, aitask, wait_for
 
@@ -143,6 +145,13 @@ def test_the_processes_of_a_worker_import_nothing_from_where_it_is_started(stand
     finally:
         worker.send_signal(signal.SIGTERM)
         worker.communicate(timeout=30)
+    assert marks(hostile) == ""
+
+
+def test_a_python_without_the_option_imports_nothing_from_the_directory_either(hostile: Path, tmp_path: Path) -> None:
+    command = (sys.executable, "-c", process.WITHOUT_HERE)
+    found = aitask("--version", env=outside(tmp_path / "home"), cwd=hostile, command=command)
+    assert (found.code, found.out.startswith("aitask ")) == (0, True), found.err
     assert marks(hostile) == ""
 
 
