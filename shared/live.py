@@ -13,10 +13,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import redis
-from redis.backoff import NoBackoff
-from redis.exceptions import RedisError
-from redis.retry import Retry
+from shared.streams.clients import async_client, client
+from shared.streams.door import FOREIGN
+from shared.streams.keys import Keys
 
 FLUSH_S = 0.075
 FLUSH_BYTES = 512
@@ -24,10 +23,6 @@ KEEP_BYTES = 1 << 20
 # Long enough for the slowest answer; a stream that has ended is only kept for those who are reading it.
 EXPIRE_S = 3600
 EXPIRE_ENDED_S = 120
-
-
-def live_name(namespace: str, task_id: str, attempt: int) -> str:
-    return f"{namespace}:live:{task_id}:{attempt}"
 
 
 class Feed:
@@ -56,13 +51,8 @@ class LivePublisher:
     """The worker's side: pieces are gathered for 75 ms or 512 bytes and sent in one pipeline for all tasks."""
 
     def __init__(self, dsn: str, *, namespace: str, timeout_s: float = 2.0) -> None:
-        from redis import asyncio as aioredis
-        from redis.asyncio.retry import Retry as AsyncRetry
-
-        self._namespace = namespace
-        self._client: Any = aioredis.Redis.from_url(
-            dsn, socket_timeout=timeout_s, socket_connect_timeout=timeout_s, retry=AsyncRetry(NoBackoff(), 0)
-        )
+        self._keys = Keys(namespace)
+        self._client = async_client(dsn, connect_s=timeout_s, reply_s=timeout_s)
         self._feeds: dict[str, Feed] = {}
         self._ended: list[Feed] = []
         self._wake = asyncio.Event()
@@ -73,7 +63,7 @@ class LivePublisher:
 
     def open(self, task_id: str, attempt: int) -> Feed:
         """Begin the live output of an attempt."""
-        name = live_name(self._namespace, task_id, attempt)
+        name = self._keys.live(task_id, attempt)
         feed = self._feeds[name] = Feed(name, self._wake.set)
         return feed
 
@@ -92,7 +82,7 @@ class LivePublisher:
                 await self._flush()
 
     async def _flush(self) -> None:
-        pipe = self._client.pipeline(transaction=False)
+        pipe = self._client.pipeline(transaction=True)
         ended, self._ended = self._ended, []
         for feed in [*self._feeds.values(), *ended]:
             if feed.pending:
@@ -102,7 +92,7 @@ class LivePublisher:
             pipe.expire(feed.name, EXPIRE_ENDED_S)
         try:
             await pipe.execute()
-        except (RedisError, OSError):
+        except FOREIGN:
             # Best effort: watchers get the whole text from the database in the end.
             await asyncio.sleep(0.5)
 
@@ -122,9 +112,9 @@ def _append(pipe: Any, name: str, feed: Feed) -> None:
         while feed.kept_bytes > KEEP_BYTES and len(feed.sizes) > 1:
             feed.kept_bytes -= feed.sizes.popleft()
         pipe.xadd(name, {"k": kind, "x": data}, maxlen=len(feed.sizes), approximate=False)
-    if not feed.begun:
-        pipe.expire(name, EXPIRE_S)
-        feed.begun = True
+    # Each time, and in one MULTI with what makes the stream: a FLUSHALL may have taken the last one.
+    pipe.expire(name, EXPIRE_S)
+    feed.begun = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,10 +132,8 @@ class LiveReader:
     """The watcher's side: replays each stream from its start and goes on from there."""
 
     def __init__(self, dsn: str, *, namespace: str, timeout_s: float = 1.0) -> None:
-        self._namespace = namespace
-        self._client = redis.Redis.from_url(
-            dsn, socket_timeout=timeout_s + 1.0, socket_connect_timeout=timeout_s, retry=Retry(NoBackoff(), 0)
-        )
+        self._keys = Keys(namespace)
+        self._client = client(dsn, connect_s=timeout_s, reply_s=timeout_s + 1.0)
         self._cursors: dict[str, str] = {}
 
     def close(self) -> None:
@@ -153,7 +141,7 @@ class LiveReader:
 
     def read(self, running: Sequence[tuple[str, int]], *, block_s: float) -> list[LivePiece] | None:
         """Wait for pieces of these (task id, attempt) pairs. None when Redis is away: the caller waits by itself."""
-        names = {live_name(self._namespace, *pair): pair for pair in running}
+        names = {self._keys.live(*pair): pair for pair in running}
         if not names:
             return None
         self._cursors = {name: self._cursors.get(name, "0") for name in names}
@@ -161,7 +149,7 @@ class LiveReader:
             reply: Any = self._client.xread(
                 dict[Any, Any](self._cursors), block=max(1, int(block_s * 1000)), count=1000
             )
-        except (RedisError, OSError):
+        except FOREIGN:
             return None
         pieces = []
         for raw_name, entries in _items(reply):
@@ -176,13 +164,8 @@ class LiveTail:
     """Many watchers' side: reads many streams at once without waiting, each from where its caller left it."""
 
     def __init__(self, dsn: str, *, namespace: str, timeout_s: float = 1.0) -> None:
-        from redis import asyncio as aioredis
-        from redis.asyncio.retry import Retry as AsyncRetry
-
-        self._namespace = namespace
-        self._client: Any = aioredis.Redis.from_url(
-            dsn, socket_timeout=timeout_s, socket_connect_timeout=timeout_s, retry=AsyncRetry(NoBackoff(), 0)
-        )
+        self._keys = Keys(namespace)
+        self._client = async_client(dsn, connect_s=timeout_s, reply_s=timeout_s)
 
     async def close(self) -> None:
         await self._client.aclose()
@@ -191,10 +174,10 @@ class LiveTail:
         """Return (entry id, piece) of what came after these cursors; nothing when Redis is away."""
         if not cursors:
             return []
-        names = {live_name(self._namespace, *pair): pair for pair in cursors}
+        names = {self._keys.live(*pair): pair for pair in cursors}
         try:
             reply = await self._client.xread({name: cursors[pair] for name, pair in names.items()}, count=1000)
-        except (RedisError, OSError):
+        except FOREIGN:
             return []
         return [
             (entry_id.decode(), _piece(names[name.decode()], fields))

@@ -6,6 +6,7 @@ import re
 from typing import Any
 from urllib.parse import urlsplit
 
+from shared import redis_url as redis_urls
 from shared.postgres_url import parse_postgres_url
 
 Parse = Any
@@ -85,6 +86,15 @@ def url(*schemes: str) -> Parse:
 def postgres_url(value: str) -> str:
     """A URL of PostgreSQL, of one host or several."""
     parse_postgres_url(value)
+    return value
+
+
+def redis_url(value: str) -> str:
+    """A URL of Redis or Valkey: one server, or Sentinels."""
+    if redis_urls.parse(value).kind is redis_urls.Kind.CLUSTER:
+        raise ValueError(
+            "names a Cluster, which is not supported: use a single server or redis+sentinel://HOST:26379/NAME"
+        )
     return value
 
 

@@ -44,9 +44,6 @@ def _setting(
     return field(default=default, repr=not secret, metadata=about)
 
 
-_REDIS = values.url("redis", "rediss", "unix")
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
     """All that can be set, besides each family's endpoint, key, models and limits (`families`)."""
@@ -65,7 +62,7 @@ class Settings:
         "AITASK_POOLED", None, values.flag, "whether a pooler such as PgBouncer is in between; unset: found out"
     )
     redis_url: str | None = _setting(
-        "REDIS_URL", None, _REDIS, "Redis or Valkey as one URL; wins over REDIS_*", secret=True, server=True
+        "REDIS_URL", None, values.redis_url, "Redis or Valkey as one URL; wins over REDIS_*", secret=True, server=True
     )
     redis_host: str | None = _setting(
         "REDIS_HOST", None, values.text, "Redis' host; unset: the local default", server=True
