@@ -179,9 +179,9 @@ def end_on_hangup() -> None:
 
 def stay_idle(why: str, say: Callable[[str], None]) -> None:
     """Say why there is nothing to do, and wait to be told to stop: an exit would end the whole stack."""
-    say(why)
     stop = threading.Event()
     _on_signals(lambda sign, frame: stop.set())
+    say(why)
     stop.wait()
 
 

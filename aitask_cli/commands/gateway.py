@@ -31,15 +31,16 @@ def command(
     from shared import logs
     from shared.errors import UsageFault
 
+    if find_spec("fastapi") is None or find_spec("uvicorn") is None:
+        if "HONCHO_PROCESS_NAME" not in os.environ:
+            raise UsageFault("the gateway is not installed", remedy="pip install 'aitask[gateway]'")
+        hold_lifeline(lifeline)
+        stay_idle("the gateway is not installed and stays off; to have it: pip install 'aitask[gateway]'", say)
+        return 0
     if restart:
         return _supervised(host, port, log_format, demo=demo)
     hold_lifeline(lifeline)
     end_on_hangup()
-    if find_spec("fastapi") is None or find_spec("uvicorn") is None:
-        if "HONCHO_PROCESS_NAME" not in os.environ:
-            raise UsageFault("the gateway is not installed", remedy="pip install 'aitask[gateway]'")
-        stay_idle("the gateway is not installed and stays off; to have it: pip install 'aitask[gateway]'", say)
-        return 0
     from aitask_cli.gateway.serve import serve
 
     with open_session(demo=demo, say=say, keeper=True) as session:

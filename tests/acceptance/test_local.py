@@ -320,6 +320,23 @@ def test_without_wheels_and_servers_one_line_names_both_ways_out(tmp_path: Path)
     assert "DATABASE_URL" in line
 
 
+def test_a_stack_without_the_gateways_packages_stays_up(tmp_path: Path) -> None:
+    (tmp_path / "sitecustomize.py").write_text(
+        "import importlib.util as u\nfind = u.find_spec\n"
+        "u.find_spec = lambda n, *a: None if n in ('fastapi', 'uvicorn') else find(n, *a)\n"
+    )
+    env = {"PATH": os.environ["PATH"], "HOME": str(tmp_path), "PYTHONPATH": str(tmp_path), "HONCHO_PROCESS_NAME": "g.1"}
+    gateway = subprocess.Popen(
+        [str(COMMAND), "gateway", "--restart"], env=env, cwd=tmp_path, stdin=subprocess.DEVNULL, stderr=subprocess.PIPE,
+        text=True,
+    )  # fmt: skip
+    assert gateway.stderr is not None
+    assert "the gateway is not installed and stays off" in gateway.stderr.readline()
+    assert gateway.poll() is None
+    gateway.terminate()
+    assert gateway.wait(30) == 0
+
+
 def test_a_family_without_a_key_is_refused_before_anything_is_started(data_dir: Path) -> None:
     local = Local(data_dir)
     found = local.aitask("ask", "x", "-m", "gemini")
