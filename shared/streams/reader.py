@@ -5,13 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from redis.exceptions import ResponseError
+from redis.exceptions import ResponseError, WatchError
 
 from shared.streams.clients import async_client
 from shared.streams.dead_letters import DEAD_LETTER_CAP, refuse_full
 from shared.streams.door import translating
 from shared.streams.hints import FIELD, Hint, parse
 from shared.streams.keys import Keys
+
+_BURY_TRIES = 5
 
 
 class HintReader:
@@ -103,20 +105,30 @@ class HintReader:
         if not hints:
             return
         with translating():
-            pipe = self._writing.pipeline(transaction=True)
-            async with pipe:
-                # EXEC goes on after a command that fails, so what could make XADD fail is looked at first, and watched.
-                await pipe.watch(self.keys.dead_letters)
-                if await pipe.type(self.keys.dead_letters) == b"stream":
-                    refuse_full(await pipe.xinfo_stream(self.keys.dead_letters))
-                elif await pipe.exists(self.keys.dead_letters):
-                    raise ResponseError(f"WRONGTYPE {self.keys.dead_letters} is no stream: remove or rename it")
-                pipe.multi()
-                for hint in hints:
-                    stream = self.keys.tasks(hint.family)
-                    letter: dict[Any, Any] = {b"reason": reason, b"stream": stream, b"entry": hint.entry_id}
-                    letter |= {b"field:" + key: value for key, value in hint.fields.items()}
-                    pipe.xadd(self.keys.dead_letters, letter, maxlen=DEAD_LETTER_CAP, approximate=True)
-                    pipe.xack(stream, self.namespace, hint.entry_id)
-                    pipe.xdel(stream, hint.entry_id)
-                await pipe.execute()
+            for tries_left in reversed(range(_BURY_TRIES)):
+                try:
+                    await self._move(hints, reason)
+                    return
+                except WatchError:
+                    # Another worker buried something in between.
+                    if not tries_left:
+                        raise
+
+    async def _move(self, hints: Sequence[Hint], reason: str) -> None:
+        async with self._writing.pipeline(transaction=True) as pipe:
+            # EXEC goes on after a command that fails, so what could make XADD fail is looked at first, and watched.
+            await pipe.watch(self.keys.dead_letters)
+            found = await pipe.type(self.keys.dead_letters)
+            if found == b"stream":
+                refuse_full(await pipe.xinfo_stream(self.keys.dead_letters))
+            elif found != b"none":
+                raise ResponseError(f"WRONGTYPE {self.keys.dead_letters} is no stream: remove or rename it")
+            pipe.multi()
+            for hint in hints:
+                stream = self.keys.tasks(hint.family)
+                letter: dict[Any, Any] = {b"reason": reason, b"stream": stream, b"entry": hint.entry_id}
+                letter |= {b"field:" + key: value for key, value in hint.fields.items()}
+                pipe.xadd(self.keys.dead_letters, letter, maxlen=DEAD_LETTER_CAP, approximate=True)
+                pipe.xack(stream, self.namespace, hint.entry_id)
+                pipe.xdel(stream, hint.entry_id)
+            await pipe.execute()

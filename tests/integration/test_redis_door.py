@@ -126,6 +126,27 @@ def test_an_entry_is_buried_or_left_whole_whatever_the_dead_letters_are(stand: S
         assert [entry.entry_id for entry in streams.pending("qwen")] == [hint.entry_id]
 
 
+def test_workers_that_bury_at_once_leave_nothing_behind(stand: Stand) -> None:
+    with stand.streams() as streams:
+        for number in range(30):
+            streams.client.xadd(streams.keys.tasks("qwen"), {"junk": str(number)})
+
+        async def bury(consumer: str) -> None:
+            dsn = stand.settings.redis_dsn
+            reader = HintReader(dsn, namespace=stand.namespace, consumer=consumer, block_s=0.05)
+            while hints := await reader.read(["qwen"], each=1):
+                await reader.bury(hints, reason="names no task")
+            await reader.close()
+
+        async def run() -> None:
+            await asyncio.gather(bury("one"), bury("two"))
+
+        streams.ensure_group("qwen")
+        asyncio.run(run())
+        assert len(streams.dead_letters()) == 30
+        assert streams.pending("qwen") == []
+
+
 def test_a_dead_letter_goes_back_to_a_task_stream_of_ours_only(stand: Stand) -> None:
     with stand.streams() as streams:
         victim = f"{stand.namespace}:victim"
