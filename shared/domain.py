@@ -123,6 +123,18 @@ class BatchView:
 
 
 @dataclass(frozen=True, slots=True)
+class BatchPage:
+    """Some of a conversation's batches, oldest of them first.
+
+    Attributes:
+        before: the batch that the page of older ones ends before, or None: there are none.
+    """
+
+    batches: tuple[BatchView, ...]
+    before: str | None
+
+
+@dataclass(frozen=True, slots=True)
 class BatchLine:
     """One batch in a listing: its head, and how many tasks stand where."""
 

@@ -13,6 +13,7 @@ from fastapi.responses import JSONResponse, Response, StreamingResponse
 from starlette.exceptions import HTTPException
 
 from aitask_cli.gateway import chat
+from aitask_cli.gateway.body import NotServed
 from aitask_cli.gateway.chat import AllFailed
 from aitask_cli.gateway.document import document
 from aitask_cli.gateway.events import events, told
@@ -25,7 +26,6 @@ from aitask_cli.gateway.shapes import (
     ChatRequest,
     Check,
     Completion,
-    CompletionRequest,
     ConversationHead,
     Conversations,
     Dispatched,
@@ -66,6 +66,9 @@ _CHANGING = (401, 403, 404, 408, 413, 415, 429, 503)
 _SSE = {"text/event-stream": {"schema": {"type": "string"}}}
 
 Most = Annotated[int, Query(ge=1, le=1000, description="At most so many.")]
+Before = Annotated[
+    str | None, Query(max_length=64, description="Only batches older than this one of the conversation.")
+]
 Key = Annotated[str | None, Header(alias="Idempotency-Key", max_length=255)]
 
 
@@ -115,8 +118,9 @@ def _add_completions(app: FastAPI, service: Service) -> None:
         responses={**_documented(*_ALWAYS, 404, 409, 502), 200: {"content": _SSE}},
         summary="Ask one or more models",
     )
-    async def complete(body: CompletionRequest, http: Request, idempotency_key: Key = None) -> Any:
+    async def complete(http: Request, idempotency_key: Key = None) -> Any:
         """With `prompt`: store the batch and return its ids at once. With `messages`: answer as OpenAI's API does."""
+        body = await service.bodies.read(http)
         if not isinstance(body, ChatRequest):
             made = await service.submit(
                 body.prompt, body.model, key=idempotency_key, conversation_id=body.conversation_id, system=body.system
@@ -201,12 +205,16 @@ def _add_conversations(app: FastAPI, service: Service) -> None:
 
     @app.get(
         "/v1/conversations/{conversation_id}/history",
+        response_model_exclude_unset=True,
         responses=_documented(401, 403, 429, 404, 422, 503),
-        summary="A conversation's batches",
+        summary="A conversation's batches, a page at a time",
     )
-    async def history(conversation_id: str, limit: Most = 100) -> History:
-        found = await service.history(conversation_id, most=limit)
-        return History(conversation_id=conversation_id, history=[BatchResult.of(batch) for batch in found])
+    async def history(conversation_id: str, limit: Most = 100, before: Before = None) -> History:
+        """The newest page, or the one before a batch. A page ends before its texts are longer than 8 MiB together."""
+        page = await service.history(conversation_id, most=limit, before=before)
+        older = {"before": page.before} if page.before else {}
+        found = [BatchResult.of(batch) for batch in page.batches]
+        return History(conversation_id=conversation_id, history=found, **older)
 
 
 def _add_health(app: FastAPI, service: Service) -> None:
@@ -230,6 +238,12 @@ def _add_health(app: FastAPI, service: Service) -> None:
 
 
 def _add_errors(app: FastAPI) -> None:
+    @app.exception_handler(NotServed)
+    async def not_served(request: Request, error: Exception) -> Response:
+        assert isinstance(error, NotServed)
+        kind, code = "invalid_request_error", "unsupported_parameter"
+        return _error(400, str(error), kind, param=error.name, code=code)
+
     @app.exception_handler(AitaskError)
     async def expected(request: Request, error: Exception) -> Response:
         status, kind = next((s, k) for cls, s, k in _STATUSES if isinstance(error, cls))

@@ -74,6 +74,7 @@ def serve(session: Session, host: str, port: int) -> None:
     async def living() -> AsyncIterator[None]:
         async with running(hub, after=threads.close):
             yield
+        service.bodies.close()
         await tail.close()
 
     config = uvicorn.Config(

@@ -8,18 +8,22 @@ from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from aitask_cli.gateway.body import Bodies
 from aitask_cli.gateway.hub import Hub
 from aitask_cli.gateway.threads import Threads
-from shared.domain import BatchView, TaskView
-from shared.errors import AitaskError, DatabaseUnavailable, HintsUnavailable, NotFound
+from shared.domain import BatchPage, BatchView, TaskView
+from shared.errors import AitaskError, DatabaseUnavailable, HintsUnavailable, NotFound, UsageFault
+from shared.families import MAX_MODEL_CHARS
 from shared.ids import is_id
 from shared.settings import Settings
 from shared.store import conversations, fleet, operate, read, schema
 from shared.store.conversations import ConversationLine
 from shared.store.engine import Database
 from shared.streams import Streams
-from shared.submission import Request, Submission, plan, submit
+from shared.submission import MAX_MODELS, Request, Submission, plan, submit
 
+# The texts of a page of history; its JSON may be somewhat longer.
+HISTORY_BYTES = 8 << 20
 _WORKER_EVERY_S = 2.0
 _AWAY_S = 0.5
 
@@ -40,6 +44,7 @@ class Service:
     hub: Hub
     local: bool
     ensure_worker: Callable[[Collection[str]], list[str]]
+    bodies: Bodies = field(default_factory=Bodies)
     _ensured: dict[str, float] = field(default_factory=dict)
 
     async def submit(
@@ -56,12 +61,12 @@ class Service:
         """Store a batch for the models of a comma-separated list."""
         if conversation_id is not None:
             _whole_id(conversation_id, "conversation")
-        models = [name.strip() for name in model.split(",") if name.strip()]
         request = Request(
-            prompt=prompt, models=models, system=system, options=options or {}, idempotency_key=key,
+            prompt=prompt, models=_names(model), system=system, options=options or {}, idempotency_key=key,
             conversation=conversation_id, context=context,
         )  # fmt: skip
-        checked = plan(request, self.settings)
+        size = sum(map(len, (prompt, system or "", *(message["content"] for message in context))))
+        checked = await self.bodies.aside(size, lambda: plan(request, self.settings))
         made = await self.threads.run(lambda: submit(self.db, self.streams, checked))
         await self._see_to_workers({family.name for _, family in checked.routed})
         return made
@@ -91,12 +96,14 @@ class Service:
         _whole_id(task_id, "task")
         return await self.threads.run(lambda: read.task(self.db, task_id))
 
-    async def history(self, conversation_id: str, *, most: int) -> list[BatchView]:
+    async def history(self, conversation_id: str, *, most: int, before: str | None) -> BatchPage:
+        """Return a conversation's newest batches, or those before one: a page by number and by bytes."""
         _whole_id(conversation_id, "conversation")
-        found = await self.threads.run(lambda: read.of_conversation(self.db, conversation_id, most=most))
-        if not found:
-            raise NotFound(f"no conversation {conversation_id}")
-        return found
+        if before is not None:
+            _whole_id(before, "batch")
+        return await self.threads.run(
+            lambda: read.of_conversation(self.db, conversation_id, most=most, most_bytes=HISTORY_BYTES, before=before)
+        )
 
     async def conversations(self, most: int) -> list[ConversationLine]:
         return await self.threads.run(lambda: conversations.recent(self.db, most))
@@ -133,6 +140,14 @@ class Service:
             return found
 
         return await self.threads.run(look)
+
+
+def _names(text: str) -> list[str]:
+    """Take a list of models apart. One that is far too long is not: that is work for each."""
+    named = text.count(",") + 1
+    if named > MAX_MODELS and len(text) > MAX_MODELS * MAX_MODEL_CHARS:
+        raise UsageFault(f"{named:,} models are named", remedy=f"ask at most {MAX_MODELS} at once")
+    return [name.strip() for name in text.split(",") if name.strip()]
 
 
 def _said(check: Callable[[], Any], fine: str) -> tuple[bool, str]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag
 
@@ -24,8 +24,16 @@ class ErrorBody(BaseModel):
     error: ErrorDetail
 
 
+_ONLY_THESE = ConfigDict(extra="forbid")
+_UNUSED = Field(default=None, description="Taken, and of no effect.")
+_NEUTRAL = Field(default=None, description="Not served: only the value that changes nothing is taken.")
+_NONE_OF = Field(default=None, max_length=0, description="Not served.")
+
+
 class DispatchRequest(BaseModel):
     """A prompt for one or more models; answered at once with the batch's id."""
+
+    model_config = _ONLY_THESE
 
     prompt: str = Field(min_length=1)
     model: str = Field(min_length=1, description="One model, or several separated by commas.")
@@ -36,25 +44,51 @@ class DispatchRequest(BaseModel):
 class ContentPart(BaseModel):
     """A part of a message. Only text is understood."""
 
+    model_config = _ONLY_THESE
+
     type: Literal["text"]
     text: str
 
 
 class Message(BaseModel):
-    """One message of a conversation."""
+    """One message of a conversation. An answer's message is taken back as it was given."""
+
+    model_config = _ONLY_THESE
 
     role: Literal["system", "developer", "user", "assistant"]
     content: str | list[ContentPart]
+    reasoning_content: str | None = _UNUSED
+    refusal: str | None = _UNUSED
+    annotations: list[Any] | None = _UNUSED
+    audio: None = _NEUTRAL
+    function_call: None = _NEUTRAL
+    tool_calls: list[Any] | None = _NONE_OF
 
 
 class StreamOptions(BaseModel):
+    model_config = _ONLY_THESE
+
     include_usage: bool = False
+    include_obfuscation: bool | None = _UNUSED
+
+
+class PlainText(BaseModel):
+    """The one response format that is served."""
+
+    model_config = _ONLY_THESE
+
+    type: Literal["text"]
 
 
 class ChatRequest(BaseModel):
-    """OpenAI's chat completion request; what is not listed here is ignored."""
+    """OpenAI's chat completion request; what is not listed here is refused by name."""
 
-    model_config = ConfigDict(extra="ignore")
+    model_config = _ONLY_THESE
+    # Known to OpenAI's clients, and served with the values that change nothing.
+    UNSERVED: ClassVar[frozenset[str]] = frozenset({
+        "function_call", "functions", "logit_bias", "logprobs", "modalities", "response_format", "tool_choice", "tools",
+        "top_logprobs",
+    })  # fmt: skip
 
     model: str = Field(min_length=1, description="One model, or several separated by commas: one choice each.")
     messages: list[Message] = Field(min_length=1)
@@ -70,7 +104,24 @@ class ChatRequest(BaseModel):
     frequency_penalty: float | None = None
     stop: str | list[str] | None = None
     reasoning_effort: str | None = None
-    tools: list[Any] | None = Field(default=None, max_length=0, description="Not supported.")
+    response_format: PlainText | None = _NEUTRAL
+    tools: list[Any] | None = _NONE_OF
+    tool_choice: Literal["none", "auto"] | None = _NEUTRAL
+    functions: list[Any] | None = _NONE_OF
+    function_call: Literal["none", "auto"] | None = _NEUTRAL
+    logit_bias: dict[str, Any] | None = _NONE_OF
+    logprobs: Literal[False] | None = _NEUTRAL
+    top_logprobs: Literal[0] | None = _NEUTRAL
+    modalities: list[Literal["text"]] | None = _NEUTRAL
+    parallel_tool_calls: bool | None = _UNUSED
+    user: str | None = _UNUSED
+    metadata: dict[str, Any] | None = _UNUSED
+    store: bool | None = _UNUSED
+    service_tier: str | None = _UNUSED
+    safety_identifier: str | None = _UNUSED
+    prompt_cache_key: str | None = _UNUSED
+    prompt_cache_retention: str | None = _UNUSED
+    prompt_cache_options: dict[str, Any] | None = _UNUSED
 
 
 def _which(body: Any) -> str:
@@ -162,10 +213,13 @@ class BatchResult(BaseModel):
 
 
 class History(BaseModel):
-    """A conversation's newest batches, oldest of them first."""
+    """A page of a conversation's batches, the newest of them last: as many as were asked for, or as fit."""
 
     conversation_id: str
     history: list[BatchResult]
+    before: str = Field(
+        default="", description="Give it as `before` for the page of older ones; absent: there are none."
+    )
 
 
 class ConversationHead(BaseModel):

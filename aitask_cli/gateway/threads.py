@@ -15,12 +15,13 @@ CONNECTIONS = 8
 
 
 class Threads:
-    """A pool of threads for the store. A call that hangs does not hold up the exit: they are daemons."""
+    """A pool of threads. A call that hangs does not hold up the exit: they are daemons."""
 
-    def __init__(self) -> None:
+    def __init__(self, number: int = CONNECTIONS, *, name: str = "aitask-gateway") -> None:
+        self._number = number
         self._waiting: queue.SimpleQueue[tuple[Future[Any], Callable[[], Any]] | None] = queue.SimpleQueue()
-        for number in range(CONNECTIONS):
-            threading.Thread(target=self._work, name=f"aitask-gateway-{number}", daemon=True).start()
+        for index in range(number):
+            threading.Thread(target=self._work, name=f"{name}-{index}", daemon=True).start()
 
     async def run(self, function: Callable[[], T]) -> T:
         """Run a function on a thread and return what it returns, or raise what it raises."""
@@ -30,7 +31,7 @@ class Threads:
 
     def close(self) -> None:
         """Let the threads end; what waits is dropped."""
-        for _ in range(CONNECTIONS):
+        for _ in range(self._number):
             self._waiting.put(None)
 
     def _work(self) -> None:

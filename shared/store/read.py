@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
+from typing import Any
 
 import sqlalchemy as sa
 
 from shared.columns import RESULT
-from shared.domain import AttemptView, BatchLine, BatchView, TaskState, TaskStatus, TaskView
+from shared.domain import AttemptView, BatchLine, BatchPage, BatchView, TaskState, TaskStatus, TaskView
 from shared.errors import NotFound, UsageFault
 from shared.ids import prefix_range
 from shared.store.engine import Database, Row, utc
@@ -53,9 +54,25 @@ WHERE batch_id = ANY (CAST(:ids AS uuid[])) ORDER BY batch_id, position
 """)
 _TASKS_BY_ID = sa.text(f"{_TASK} WHERE t.id = ANY (CAST(:ids AS uuid[]))")
 
-_BATCHES_OF = sa.text("""
-SELECT id::text, conversation_id::text, prompt, system, options, created_at FROM batch
-WHERE conversation_id = CAST(:id AS uuid) ORDER BY created_at DESC, id LIMIT :most
+# The length of a text that lies outside its row is known without reading it.
+_PAGE_OF = """
+SELECT id::text, conversation_id::text, prompt, system, options, created_at, found FROM (
+    SELECT b.*, count(*) OVER () AS found, row_number() OVER newest_first AS number,
+           sum(octet_length(b.prompt) + coalesce(octet_length(b.system), 0) + t.bytes) OVER newest_first AS bytes
+    FROM (SELECT * FROM batch WHERE conversation_id = CAST(:id AS uuid) {older}
+          ORDER BY created_at DESC, id LIMIT :most + 1) b
+    CROSS JOIN LATERAL (
+        SELECT sum(coalesce(octet_length(response_text), 0) + coalesce(octet_length(reasoning_text), 0)) AS bytes
+        FROM task WHERE batch_id = b.id) t
+    WINDOW newest_first AS (ORDER BY b.created_at DESC, b.id)
+) sized WHERE number = 1 OR number <= :most AND bytes <= :most_bytes ORDER BY number
+"""
+_OLDER = """AND (created_at < CAST(:at AS timestamptz) OR created_at = CAST(:at AS timestamptz)
+    AND id > CAST(:before AS uuid))"""
+_NEWEST_PAGE_OF = sa.text(_PAGE_OF.format(older=""))
+_OLDER_PAGE_OF = sa.text(_PAGE_OF.format(older=_OLDER))
+_PLACE_IN = sa.text("""
+SELECT created_at FROM batch WHERE id = CAST(:before AS uuid) AND conversation_id = CAST(:id AS uuid)
 """)
 _TASKS_OF_MANY = sa.text(f"{_TASK} WHERE t.batch_id = ANY (CAST(:ids AS uuid[])) ORDER BY t.position")
 
@@ -114,16 +131,43 @@ def tasks(db: Database, task_ids: Collection[str]) -> dict[str, TaskView]:
     return {row["id"]: _task(row) for row in db.rows(_TASKS_BY_ID, ids=list(task_ids))}
 
 
-def of_conversation(db: Database, conversation_id: str, *, most: int) -> list[BatchView]:
-    """Return a conversation's newest batches with their tasks, oldest of them first."""
-    heads = db.rows(_BATCHES_OF, id=conversation_id, most=most)
+def of_conversation(
+    db: Database, conversation_id: str, *, most: int, most_bytes: int, before: str | None = None
+) -> BatchPage:
+    """Return a conversation's newest batches with their tasks, oldest of them first.
+
+    Args:
+        most_bytes: what the texts of a page may have together; a batch that has more is a page of its own.
+        before: a batch of the conversation; only older ones are wanted.
+
+    Raises:
+        NotFound: there is no such conversation, or no such batch in it.
+    """
+    heads = _page(db, {"id": conversation_id, "most": most, "most_bytes": most_bytes}, before)
     grouped: dict[str, list[TaskView]] = {row["id"]: [] for row in heads}
     for row in db.rows(_TASKS_OF_MANY, ids=list(grouped)):
         grouped[row["batch_id"]].append(_task(row))
-    return [
-        BatchView(**{**head, "created_at": utc(head["created_at"])}, tasks=tuple(grouped[head["id"]]))
-        for head in reversed(heads)
-    ]
+    batches = [_batch(row, tuple(grouped[row["id"]])) for row in reversed(heads)]
+    return BatchPage(tuple(batches), batches[0].id if heads and heads[0]["found"] > len(heads) else None)
+
+
+def _page(db: Database, wanted: dict[str, Any], before: str | None) -> Sequence[Row]:
+    if before is None:
+        heads = db.rows(_NEWEST_PAGE_OF, **wanted)
+        if not heads:
+            raise NotFound(f"no conversation {wanted['id']}")
+        return heads
+    place = db.rows(_PLACE_IN, before=before, id=wanted["id"])
+    if not place:
+        raise NotFound(f"no batch {before} in this conversation")
+    return db.rows(_OLDER_PAGE_OF, **wanted, before=before, at=place[0]["created_at"])
+
+
+def _batch(row: Row, tasks: tuple[TaskView, ...]) -> BatchView:
+    return BatchView(
+        id=row["id"], conversation_id=row["conversation_id"], prompt=row["prompt"], system=row["system"],
+        options=row["options"], created_at=utc(row["created_at"]), tasks=tasks,
+    )  # fmt: skip
 
 
 def task(db: Database, task_id: str) -> TaskView:

@@ -53,6 +53,39 @@ def test_the_known_api_has_its_shapes(gateway: Gateway) -> None:
     assert gateway.ask("GET", "/v1/conversations")[1]["conversations"][0]["batches"] == 2
 
 
+def test_history_is_read_in_pages_by_number_and_by_bytes(gateway: Gateway, stand: Stand) -> None:
+    first = gateway.ask("POST", "/v1/chat/completions", {"prompt": "p0", "model": "qwen"})[1]
+    told = [first["batch_id"]]
+    for number in range(1, 5):
+        more = {"prompt": f"p{number}", "model": "qwen", "conversation_id": first["conversation_id"]}
+        told.append(gateway.ask("POST", "/v1/chat/completions", more)[1]["batch_id"])
+    # Two answers are too long for one page, one is too long for any.
+    for batch, mib in ((told[1], 5), (told[2], 5), (told[3], 9)):
+        stand.query(
+            "UPDATE task SET status = 1, response_text = repeat('x', %s) WHERE batch_id = %s RETURNING 1",
+            mib << 20,
+            batch,
+        )
+    path = f"/v1/conversations/{first['conversation_id']}/history"
+    assert _pages(gateway, path) == [[told[4]], [told[3]], [told[2]], told[:2]]
+    assert _pages(gateway, f"{path}?limit=1") == [[batch] for batch in reversed(told)]
+    other = gateway.ask("POST", "/v1/chat/completions", {"prompt": "x", "model": "qwen"})[1]
+    for before in (other["batch_id"], "x"):
+        assert gateway.ask("GET", f"{path}?before={before}")[0] == 404
+    assert gateway.ask("GET", f"{path}?before={told[0]}")[1]["history"] == []
+
+
+def _pages(gateway: Gateway, path: str) -> list[list[str]]:
+    found, before = [], ""
+    while True:
+        status, page = gateway.ask("GET", path + (f"{'&' if '?' in path else '?'}before={before}" if before else ""))
+        assert status == 200, page
+        found.append([batch["batch_id"] for batch in page["history"]])
+        before = page.get("before")
+        if before is None:
+            return found
+
+
 def test_a_batch_is_cancelled_and_retried(gateway: Gateway, stand: Stand) -> None:
     made = gateway.ask("POST", "/v1/chat/completions", {"prompt": "x", "model": "qwen+latency=2"})[1]
     path = f"/v1/batches/{made['batch_id']}"
