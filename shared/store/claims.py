@@ -10,10 +10,8 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import sqlalchemy as sa
-
 from shared.domain import Claimed, HintFate
-from shared.store.engine import Database, Prepared
+from shared.store.engine import Database, Prepared, Sql
 
 # A task that two workers died on is claimed alone, so that the third death names the culprit.
 SUSPECT_BELOW_MAX = 1
@@ -200,7 +198,7 @@ WITH found AS MATERIALIZED (
     **_TERMS,
 )
 
-_FATES = sa.text(f"""
+_FATES = Sql(f"""
 SELECT id::text, status, t.run_at <= now() AND t.rescues < :suspect AND {_OURS} AS claimable
 FROM task t WHERE id = ANY (CAST(:ids AS uuid[]))
 """)

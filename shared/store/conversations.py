@@ -5,30 +5,28 @@ from __future__ import annotations
 import datetime as dt
 from dataclasses import dataclass
 
-import sqlalchemy as sa
-
 from shared.domain import TaskStatus
 from shared.errors import NotFound, UsageFault
 from shared.ids import prefix_range
-from shared.store.engine import Database, Row, utc
+from shared.store.engine import Database, Row, Sql, utc
 
-_LAST = sa.text("SELECT conversation_id::text AS id FROM batch ORDER BY created_at DESC, id LIMIT 1")
-_BY_PREFIX = sa.text("""
+_LAST = Sql("SELECT conversation_id::text AS id FROM batch ORDER BY created_at DESC, id LIMIT 1")
+_BY_PREFIX = Sql("""
 SELECT id::text FROM conversation WHERE id BETWEEN CAST(:low AS uuid) AND CAST(:high AS uuid) ORDER BY id LIMIT 2
 """)
 # Newest first and no more than can fit: a conversation of years is not read whole.
-_TURNS = sa.text("""
+_TURNS = Sql("""
 SELECT b.id::text AS batch_id, b.prompt, b.system, t.model, t.status, t.response_text, t.position
 FROM (SELECT * FROM batch WHERE conversation_id = CAST(:id AS uuid) ORDER BY created_at DESC, id LIMIT :most) b
 JOIN task t ON t.batch_id = b.id
 ORDER BY b.created_at DESC, b.id, t.position
 """)
-_LIST = sa.text("""
+_LIST = Sql("""
 SELECT c.id::text, c.title, max(b.created_at) AS last_at, count(*) AS batches
 FROM conversation c JOIN batch b ON b.conversation_id = c.id
 GROUP BY c.id, c.title ORDER BY last_at DESC LIMIT :most
 """)
-_BATCHES = sa.text("""
+_BATCHES = Sql("""
 SELECT id::text FROM batch WHERE conversation_id = CAST(:id AS uuid) ORDER BY created_at, id
 """)
 _TURNS_READ = 200

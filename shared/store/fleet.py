@@ -7,45 +7,43 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import sqlalchemy as sa
-
 from shared.domain import Cooldown, Pause, WorkerView
-from shared.store.engine import Database, utc
+from shared.store.engine import Database, Sql, utc
 
 # A worker is taken for dead when it has missed three heartbeats, each a third of its lease.
 _ALIVE = "heartbeat_at > now() - make_interval(secs => lease_s)"
 
-_REPORT = sa.text("""
+_REPORT = Sql("""
 INSERT INTO worker (id, host, pid, families, slots, in_flight, lease_s, version, origin, state)
 VALUES (:id, :host, :pid, :families, :slots, :in_flight, :lease_s, :version, :origin, CAST(:state AS jsonb))
 ON CONFLICT (id) DO UPDATE SET heartbeat_at = now(), in_flight = excluded.in_flight, state = excluded.state,
     families = excluded.families
 """)
-_LEAVE = sa.text("DELETE FROM worker WHERE id = :id")
+_LEAVE = Sql("DELETE FROM worker WHERE id = :id")
 # Rows of workers that died are kept for a day, so that `ps` can show them.
-_FORGET = sa.text("""
+_FORGET = Sql("""
 DELETE FROM worker WHERE id IN (
     SELECT id FROM worker WHERE heartbeat_at < now() - interval '1 day' ORDER BY id FOR UPDATE SKIP LOCKED)
 """)
-_WORKERS = sa.text(f"""
+_WORKERS = Sql(f"""
 SELECT id, host, pid, families, slots, in_flight, started_at, version, origin, state,
        extract(epoch FROM now() - heartbeat_at)::float AS heartbeat_age_s
 FROM worker WHERE :dead_too OR {_ALIVE} ORDER BY started_at, id
 """)
-_SERVED = sa.text(f"SELECT DISTINCT unnest(families) AS family FROM worker WHERE {_ALIVE}")
+_SERVED = Sql(f"SELECT DISTINCT unnest(families) AS family FROM worker WHERE {_ALIVE}")
 
-_PAUSES = sa.text("""
+_PAUSES = Sql("""
 SELECT family, reason, kind, extract(epoch FROM until - now())::float AS left_s
 FROM family_pause WHERE until IS NULL OR until > now() ORDER BY family, kind
 """)
-_COOLDOWNS = sa.text("""
+_COOLDOWNS = Sql("""
 SELECT family, model, reason, extract(epoch FROM until - now())::float AS left_s
 FROM model_cooldown WHERE until > now() ORDER BY family, model
 """)
 # Kept for a while after they ended: a row that is only just over is about to be written again.
-_FORGET_COOLDOWNS = sa.text("DELETE FROM model_cooldown WHERE until < now() - interval '1 hour'")
+_FORGET_COOLDOWNS = Sql("DELETE FROM model_cooldown WHERE until < now() - interval '1 hour'")
 
-_PAUSE = sa.text("""
+_PAUSE = Sql("""
 INSERT INTO family_pause (family, kind, reason, until)
 VALUES (:family, :kind, :reason, now() + make_interval(secs => CAST(:for_s AS float)))
 ON CONFLICT (family, kind) DO UPDATE SET reason = excluded.reason, until = excluded.until
@@ -75,15 +73,15 @@ WITH mine AS MATERIALIZED (
 )
 SELECT count(*) FROM mine WHERE ends
 """
-_RESUME = sa.text(_LIFT.format(ends="(CAST(:kind AS text) IS NULL OR p.kind = :kind)", of="p.family = :family"))
-_END_PAUSES = sa.text(
+_RESUME = Sql(_LIFT.format(ends="(CAST(:kind AS text) IS NULL OR p.kind = :kind)", of="p.family = :family"))
+_END_PAUSES = Sql(
     _LIFT.format(
         ends="coalesce(p.until <= now(), false)",
         of="p.family IN (SELECT family FROM family_pause WHERE until <= now())",
     )
 )
 
-_OVER = sa.text("SELECT 1 FROM family_pause WHERE until <= now() LIMIT 1")
+_OVER = Sql("SELECT 1 FROM family_pause WHERE until <= now() LIMIT 1")
 
 _LEFT = """
 SELECT EXISTS (
@@ -91,7 +89,7 @@ SELECT EXISTS (
     AND (CAST(:origin AS text) IS NULL OR t.origin IS NULL OR t.origin = :origin) AND NOT EXISTS (
         SELECT 1 FROM family_pause p WHERE p.family = t.family AND (p.until IS NULL OR p.until > now())))
 """
-_UNFINISHED = sa.text(f"SELECT ({_LEFT.format(status=0)}) OR ({_LEFT.format(status=3)}) AS found")
+_UNFINISHED = Sql(f"SELECT ({_LEFT.format(status=0)}) OR ({_LEFT.format(status=3)}) AS found")
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,7 +168,7 @@ def end_pauses(db: Database) -> bool:
     if not db.rows(_OVER):
         return False
     with db.transaction() as connection:
-        connection.execute(sa.text("SET LOCAL lock_timeout = '1s'"))
+        connection.execute(Sql("SET LOCAL lock_timeout = '1s'"))
         return bool(connection.scalar(_END_PAUSES))
 
 

@@ -5,17 +5,15 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
-import sqlalchemy as sa
-
 from shared.domain import TaskStatus
 from shared.errors import NotFound
 from shared.ids import is_id
 from shared.kinds import ErrorKind
 from shared.store import read
-from shared.store.engine import Database
+from shared.store.engine import Database, Sql
 
 # `retry` is the one way out of a terminal state: budgets and the deadline begin anew, the fence never goes back.
-_RETRY = sa.text("""
+_RETRY = Sql("""
 WITH chosen AS MATERIALIZED (
     SELECT id FROM task WHERE id = ANY (CAST(:ids AS uuid[])) AND status IN (0, 2) ORDER BY id FOR UPDATE
 )
@@ -31,12 +29,12 @@ FROM chosen WHERE t.id = chosen.id
 RETURNING t.id::text, t.family, t.model
 """)
 # Who asks for another try now does not want to wait for the model's rest to be over.
-_WARM = sa.text("""
+_WARM = Sql("""
 DELETE FROM model_cooldown c USING unnest(CAST(:families AS text[]), CAST(:models AS text[])) AS m (family, model)
 WHERE c.family = m.family AND c.model = m.model RETURNING c.family
 """)
 
-_END = sa.text("""
+_END = Sql("""
 WITH chosen AS MATERIALIZED (
     SELECT id, status FROM task WHERE id = ANY (CAST(:ids AS uuid[])) AND status IN (0, 3) ORDER BY id FOR UPDATE
 ), ended AS (
@@ -53,30 +51,28 @@ WITH chosen AS MATERIALIZED (
 SELECT id::text FROM ended
 """)
 
-_ORIGINS = sa.text("""
+_ORIGINS = Sql("""
 SELECT id::text, origin FROM task WHERE id = ANY (CAST(:ids AS uuid[])) AND origin IS NOT NULL
 """)
-_WAITING_ORIGINS = sa.text("""
+_WAITING_ORIGINS = Sql("""
 SELECT DISTINCT batch_id::text, origin FROM task WHERE status = 0 AND origin IS NOT NULL
 """)
-_ADOPT = sa.text("""
+_ADOPT = Sql("""
 UPDATE task SET origin = :origin, enqueued_at = NULL WHERE status IN (0, 3) AND origin IS NULL RETURNING id
 """)
 
-_OWE_HINTS = sa.text("""
+_OWE_HINTS = Sql("""
 WITH chosen AS MATERIALIZED (
     SELECT id FROM task WHERE id = ANY (CAST(:ids AS uuid[])) AND status = 0 ORDER BY id FOR UPDATE
 )
 UPDATE task t SET enqueued_at = NULL FROM chosen WHERE t.id = chosen.id AND t.status = 0 RETURNING t.id::text
 """)
 
-_FAILED = sa.text(
-    "SELECT id::text FROM task WHERE status = 2 AND finished_at > now() - make_interval(secs => :within_s)"
-)
-_OF_BATCH = sa.text("SELECT id::text, model, position FROM task WHERE batch_id = CAST(:id AS uuid) ORDER BY position")
-_EXISTS = sa.text("SELECT id::text FROM task WHERE id = CAST(:id AS uuid)")
+_FAILED = Sql("SELECT id::text FROM task WHERE status = 2 AND finished_at > now() - make_interval(secs => :within_s)")
+_OF_BATCH = Sql("SELECT id::text, model, position FROM task WHERE batch_id = CAST(:id AS uuid) ORDER BY position")
+_EXISTS = Sql("SELECT id::text FROM task WHERE id = CAST(:id AS uuid)")
 
-_QUEUES = sa.text("""
+_QUEUES = Sql("""
 SELECT family, count(*) FILTER (WHERE status = 0 AND run_at <= now()) AS waiting,
        count(*) FILTER (WHERE status = 0 AND run_at > now()) AS delayed,
        count(*) FILTER (WHERE status = 3) AS running,
@@ -86,12 +82,12 @@ FROM (SELECT family, status, run_at FROM task WHERE status = 0
 GROUP BY family
 """)
 
-_ROWS = sa.text("""
+_ROWS = Sql("""
 SELECT t.id::text, t.batch_id::text, t.model, t.status, t.attempt, t.worker,
        extract(epoch FROM t.lease_until - now())::float AS lease_left_s
 FROM task t WHERE t.id = ANY (CAST(:ids AS uuid[]))
 """)
-_PROMPTS = sa.text("""
+_PROMPTS = Sql("""
 SELECT t.id::text, left(b.prompt, 2000) AS prompt FROM task t JOIN batch b ON b.id = t.batch_id
 WHERE t.id = ANY (CAST(:ids AS uuid[]))
 """)

@@ -5,13 +5,11 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from typing import Any
 
-import sqlalchemy as sa
-
 from shared.columns import RESULT
 from shared.domain import AttemptView, BatchLine, BatchPage, BatchView, TaskState, TaskStatus, TaskView
 from shared.errors import NotFound, UsageFault
 from shared.ids import prefix_range
-from shared.store.engine import Database, Row, utc
+from shared.store.engine import Database, Row, Sql, utc
 
 _TASK = f"""
 SELECT t.id::text, t.batch_id::text, t.position, t.model, t.family, t.status, t.attempt, t.failures, t.rescues,
@@ -22,18 +20,18 @@ SELECT t.id::text, t.batch_id::text, t.position, t.model, t.family, t.status, t.
 FROM task t JOIN batch b ON b.id = t.batch_id
 """
 
-_BATCH = sa.text("""
+_BATCH = Sql("""
 SELECT id::text, conversation_id::text, prompt, system, options, created_at FROM batch WHERE id = CAST(:id AS uuid)
 """)
-_TASKS_OF = sa.text(f"{_TASK} WHERE t.batch_id = CAST(:id AS uuid) ORDER BY t.position")
-_TASK_BY_ID = sa.text(f"{_TASK} WHERE t.id = CAST(:id AS uuid)")
+_TASKS_OF = Sql(f"{_TASK} WHERE t.batch_id = CAST(:id AS uuid) ORDER BY t.position")
+_TASK_BY_ID = Sql(f"{_TASK} WHERE t.id = CAST(:id AS uuid)")
 
-_LAST = sa.text("SELECT id::text FROM batch ORDER BY created_at DESC, id LIMIT 1")
-_BY_PREFIX = sa.text("""
+_LAST = Sql("SELECT id::text FROM batch ORDER BY created_at DESC, id LIMIT 1")
+_BY_PREFIX = Sql("""
 SELECT id::text FROM batch WHERE id BETWEEN CAST(:low AS uuid) AND CAST(:high AS uuid) ORDER BY id LIMIT 2
 """)
 
-_LIST = sa.text("""
+_LIST = Sql("""
 SELECT b.id::text, left(b.prompt, 200) AS prompt_head, b.created_at,
        array_agg(t.model ORDER BY t.position) AS models, array_agg(t.status ORDER BY t.position) AS statuses
 FROM (SELECT id, prompt, created_at FROM batch ORDER BY created_at DESC, id LIMIT :most) b
@@ -41,18 +39,18 @@ JOIN task t ON t.batch_id = b.id
 GROUP BY b.id, b.prompt, b.created_at ORDER BY b.created_at DESC, b.id
 """)
 
-_ATTEMPTS = sa.text("""
+_ATTEMPTS = Sql("""
 SELECT number, worker, started_at, ended_at, outcome, error_kind, error_msg, http_status
 FROM attempt WHERE task_id = CAST(:id AS uuid) ORDER BY number
 """)
 
 # What changes while a batch runs, without the answers: cheap enough to ask for again and again.
-_STATES = sa.text("SELECT id::text, status, attempt FROM task WHERE batch_id = CAST(:id AS uuid)")
-_STATES_OF = sa.text("""
+_STATES = Sql("SELECT id::text, status, attempt FROM task WHERE batch_id = CAST(:id AS uuid)")
+_STATES_OF = Sql("""
 SELECT batch_id::text, id::text, position, model, status, attempt FROM task
 WHERE batch_id = ANY (CAST(:ids AS uuid[])) ORDER BY batch_id, position
 """)
-_TASKS_BY_ID = sa.text(f"{_TASK} WHERE t.id = ANY (CAST(:ids AS uuid[]))")
+_TASKS_BY_ID = Sql(f"{_TASK} WHERE t.id = ANY (CAST(:ids AS uuid[]))")
 
 # The length of a text that lies outside its row is known without reading it.
 _PAGE_OF = """
@@ -69,12 +67,12 @@ SELECT id::text, conversation_id::text, prompt, system, options, created_at, fou
 """
 _OLDER = """AND (created_at < CAST(:at AS timestamptz) OR created_at = CAST(:at AS timestamptz)
     AND id > CAST(:before AS uuid))"""
-_NEWEST_PAGE_OF = sa.text(_PAGE_OF.format(older=""))
-_OLDER_PAGE_OF = sa.text(_PAGE_OF.format(older=_OLDER))
-_PLACE_IN = sa.text("""
+_NEWEST_PAGE_OF = Sql(_PAGE_OF.format(older=""))
+_OLDER_PAGE_OF = Sql(_PAGE_OF.format(older=_OLDER))
+_PLACE_IN = Sql("""
 SELECT created_at FROM batch WHERE id = CAST(:before AS uuid) AND conversation_id = CAST(:id AS uuid)
 """)
-_TASKS_OF_MANY = sa.text(f"{_TASK} WHERE t.batch_id = ANY (CAST(:ids AS uuid[])) ORDER BY t.position")
+_TASKS_OF_MANY = Sql(f"{_TASK} WHERE t.batch_id = ANY (CAST(:ids AS uuid[])) ORDER BY t.position")
 
 
 def find_batch(db: Database, name: str) -> str:

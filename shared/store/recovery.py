@@ -7,9 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-import sqlalchemy as sa
-
-from shared.store.engine import Database, Transaction
+from shared.store.engine import Database, Sql, Transaction
 
 # Any fixed number; one database holds one aitask.
 _RECONCILER_LOCK = 0x6169_7265_636F
@@ -19,16 +17,16 @@ _END_AT_ONCE = 500
 # Between two statements of a turn lie milliseconds. Without a limit a connection whose other end is gone keeps the turn
 # until TCP notices, which may take two hours.
 IDLE_S = 2.0
-_TURN = sa.text("""
+_TURN = Sql("""
 SELECT pg_try_advisory_xact_lock(:key) AS mine, set_config('idle_in_transaction_session_timeout', :idle, true)
 """)
 
-_CLOCK = sa.text("""
+_CLOCK = Sql("""
 SELECT clock_timestamp() AS now, now() - pg_postmaster_start_time() AS up, pg_postmaster_start_time() AS started,
        (SELECT min(lease_until) FROM task WHERE status = 3) - clock_timestamp() AS next_lease
 """)
 
-_EXPIRE = sa.text("""
+_EXPIRE = Sql("""
 WITH gone AS MATERIALIZED (
     SELECT id FROM task WHERE status = 3 AND lease_until < now()
     ORDER BY id LIMIT :most FOR UPDATE SKIP LOCKED
@@ -53,7 +51,7 @@ SELECT id::text, error_kind FROM ended
 """)
 
 # A pause that is over and not lifted yet still holds: the deadlines it moves have not moved.
-_DEADLINE = sa.text("""
+_DEADLINE = Sql("""
 WITH late AS MATERIALIZED (
     SELECT id, status FROM task t
     WHERE status IN (0, 3) AND deadline_at IS NOT NULL AND deadline_at < now()
@@ -75,7 +73,7 @@ SELECT id::text FROM ended
 """)
 
 # A loose index scan: one step per family, however many rows wait.
-_FAMILIES = sa.text("""
+_FAMILIES = Sql("""
 WITH RECURSIVE f AS (
     (SELECT family FROM task WHERE status = 0 ORDER BY family LIMIT 1)
     UNION ALL
@@ -86,7 +84,7 @@ SELECT family FROM f WHERE family IS NOT NULL
 """)
 
 # The same for the origins of a family, which only the local default has.
-_ORIGINS = sa.text("""
+_ORIGINS = Sql("""
 WITH RECURSIVE o AS (
     SELECT min(origin) AS origin FROM task WHERE status = 0 AND family = :family AND origin IS NOT NULL
     UNION ALL
@@ -97,7 +95,7 @@ WITH RECURSIVE o AS (
 SELECT origin FROM o WHERE origin IS NOT NULL
 """)
 
-_UNHINTED = sa.text("""
+_UNHINTED = Sql("""
 WITH due AS MATERIALIZED (
     SELECT id FROM task
     WHERE status = 0 AND family = :family AND run_at <= now() AND rescues < :suspect
@@ -181,13 +179,13 @@ SELECT a.pid, a.application_name AS name, coalesce(host(a.client_addr), '') AS h
 FROM pg_locks l JOIN pg_stat_activity a ON a.pid = l.pid
 """
 # A bigint's advisory lock is kept as two halves, with objsubid 1 (PostgreSQL's documentation, "pg_locks").
-_TURN_HOLDER = sa.text(f"""{_HOLDERS}
+_TURN_HOLDER = Sql(f"""{_HOLDERS}
 WHERE l.locktype = 'advisory' AND l.granted AND l.objsubid = 1
   AND l.classid::bigint = :high AND l.objid::bigint = :low
   AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())
 """)
 # A row's locker is in the row: looking so takes no lock. Of several at once (a multixact) none is found.
-_ROW_HOLDER = sa.text(f"""{_HOLDERS}
+_ROW_HOLDER = Sql(f"""{_HOLDERS}
 WHERE l.locktype = 'transactionid' AND l.granted
   AND l.transactionid = (SELECT t.xmax FROM task t WHERE t.id = CAST(:id AS uuid))
 """)

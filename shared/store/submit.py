@@ -7,11 +7,9 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import sqlalchemy as sa
-
 from shared.domain import NewBatch
 from shared.errors import Conflict
-from shared.store.engine import Database, Prepared, Transaction, UnstorableData
+from shared.store.engine import Database, Prepared, Sql, Transaction, UnstorableData
 
 _SUBMIT = Prepared(
     "aitask_submit",
@@ -46,7 +44,7 @@ RETURNING id
     contexts="jsonb[]",
 )
 
-_FIRST = sa.text("""
+_FIRST = Sql("""
 SELECT b.id, b.conversation_id, b.request_hash,
        array(SELECT t.id::text FROM task t WHERE t.batch_id = b.id ORDER BY t.position) AS task_ids
 FROM batch b WHERE b.idempotency_key = :key
@@ -94,7 +92,7 @@ def submit(db: Database, new: NewBatch, *, conversation_id: str) -> Written:
     return _first(db, new)
 
 
-_STORED = sa.text("""
+_STORED = Sql("""
 SELECT b.id::text, b.conversation_id::text,
        array(SELECT t.id::text FROM task t WHERE t.batch_id = b.id ORDER BY t.position) AS task_ids
 FROM batch b WHERE b.id = CAST(:id AS uuid)
@@ -107,7 +105,7 @@ def stored(db: Database, batch_id: str) -> Written | None:
     return Written(rows[0]["id"], rows[0]["conversation_id"], tuple(rows[0]["task_ids"]), True) if rows else None
 
 
-_USED = sa.text("""
+_USED = Sql("""
 SELECT idempotency_key, id::text, request_hash FROM batch WHERE idempotency_key = ANY (:keys)
 """)
 

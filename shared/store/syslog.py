@@ -7,9 +7,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-import sqlalchemy as sa
-
-from shared.store.engine import Database, utc
+from shared.store.engine import Database, Sql, utc
 from shared.text import storable
 
 # The newest are kept; with the bounds below the table stays under about 100 MB.
@@ -17,15 +15,15 @@ KEEP_ROWS = 10_000
 MESSAGE_CHARS = 2_000
 TRACE_CHARS = 8_000
 
-_WRITE = sa.text("""
+_WRITE = Sql("""
 INSERT INTO system_log (level, logger, message, trace, fields)
 SELECT * FROM unnest(CAST(:levels AS text[]), CAST(:loggers AS text[]), CAST(:messages AS text[]),
                      CAST(:traces AS text[]), CAST(:fields AS jsonb[]))
 """)
-_TRIM = sa.text("""
+_TRIM = Sql("""
 DELETE FROM system_log WHERE id <= (SELECT id FROM system_log ORDER BY id DESC OFFSET :keep LIMIT 1)
 """)
-_RECENT = sa.text("SELECT at, level, logger, message, trace, fields FROM system_log ORDER BY id DESC LIMIT :most")
+_RECENT = Sql("SELECT at, level, logger, message, trace, fields FROM system_log ORDER BY id DESC LIMIT :most")
 
 
 @dataclass(frozen=True, slots=True)

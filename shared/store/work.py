@@ -5,12 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import sqlalchemy as sa
-
 from shared.columns import RESULT
 from shared.domain import Claimed, Finished, TaskStatus
 from shared.kinds import Outcome
-from shared.store.engine import Database, Prepared
+from shared.store.engine import Database, Prepared, Sql
 
 # A row that somebody else has locked must not cost the others their leases.
 _HEARTBEAT = Prepared(
@@ -84,7 +82,7 @@ SELECT id::text FROM written
 )
 
 
-_STILL_HELD = sa.text("""
+_STILL_HELD = Sql("""
 SELECT t.id::text FROM task t
 JOIN unnest(CAST(:ids AS uuid[]), CAST(:attempts AS integer[])) AS h (id, attempt)
     ON t.id = h.id AND t.attempt = h.attempt
