@@ -58,7 +58,10 @@ def _with_models(session: Session, request: Request) -> Request:
         return request
     found = conversations.find(session.db, request.conversation)
     turns = conversations.turns(session.db, found)
-    return replace(request, conversation=found, models=list(turns[-1].answers) if turns else [])
+    asked = turns[-1].answers if turns else {}
+    # A family that the settings no longer have may have left its models to another.
+    models = [f"{family}/{model}" if session.settings.family(family) else model for family, model in asked]
+    return replace(request, conversation=found, models=models)
 
 
 def _refuse_what_nobody_can_call(checked: Plan) -> None:

@@ -13,7 +13,7 @@ from shared.ids import new_id, new_ordered_id
 from shared.store.engine import Database
 from shared.store.submit import Bulk, submit_many
 from shared.streams import Streams
-from shared.submission import Plan, request_hash
+from shared.submission import Plan, hashes
 
 BATCHES_A_COMMIT = 500
 # One is being made ready while PostgreSQL writes another.
@@ -65,9 +65,10 @@ def _store(db: Database, streams: Streams, plans: Sequence[Plan]) -> Submitted:
 def _bulk(plan: Plan, origin: str | None) -> Bulk:
     request = plan.request
     tasks = tuple(NewTask(new_ordered_id(), model, family.name) for model, family in plan.routed)
+    told_apart, told_apart_earlier = hashes(plan)
     batch = NewBatch(
         id=new_id(), prompt=request.prompt, system=request.system, options=request.options, tasks=tasks,
         idempotency_key=request.idempotency_key, lane=BULK, origin=origin,
-        request_hash=request_hash(plan) if request.idempotency_key is not None else None,
+        request_hash=told_apart, earlier_hashes=told_apart_earlier,
     )  # fmt: skip
     return Bulk(batch, new_id())

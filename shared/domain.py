@@ -68,19 +68,24 @@ class NewBatch:
     conversation_id: str | None = None
     idempotency_key: str | None = None
     request_hash: str | None = None
+    earlier_hashes: tuple[str, ...] = ()
     lane: str = ASK
     origin: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TaskView(Result):
-    """One task as people and programs see it, with its result's columns. Times are aware, durations in seconds."""
+    """One task as people and programs see it, with its result's columns. Times are aware, durations in seconds.
+
+    `name` is what the model is called in its batch: `family/model` where the bare name would mean two.
+    """
 
     id: str
     batch_id: str
     position: int
     model: str
     family: str
+    name: str
     status: TaskStatus
     attempt: int
     failures: int
@@ -100,7 +105,7 @@ class TaskState:
 
     id: str
     position: int
-    model: str
+    name: str
     status: TaskStatus
     attempt: int
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
@@ -14,6 +12,7 @@ from shared.domain import NewBatch, NewTask
 from shared.errors import DatabaseUnavailable, HintsUnavailable, MayBeStored, UsageFault
 from shared.families import Family, route
 from shared.ids import new_id, new_ordered_id
+from shared.request_hash import earlier_hashes, request_hash
 from shared.settings import Settings
 from shared.store import conversations
 from shared.store.conversations import Turn
@@ -93,14 +92,14 @@ def plan(request: Request, settings: Settings) -> Plan:
     if len(request.models) > MAX_MODELS:
         # Before routing: that is work for each name.
         raise UsageFault(f"{len(request.models)} models are named", remedy=f"ask at most {MAX_MODELS} at once")
-    routed: dict[str, Family] = {}
+    routed: dict[tuple[str, str], tuple[str, Family]] = {}
     twice = []
     for name in request.models:
         model, family = route(name, settings.families)
-        if model in routed:
+        if (family.name, model) in routed:
             twice.append(name)
-        routed.setdefault(model, family)
-    return Plan(request, tuple(routed.items()), tuple(twice), settings.context_bytes)
+        routed.setdefault((family.name, model), (model, family))
+    return Plan(request, tuple(routed.values()), tuple(twice), settings.context_bytes)
 
 
 def submit(db: Database, streams: Streams, checked: Plan) -> Submission:
@@ -124,19 +123,23 @@ def submit(db: Database, streams: Streams, checked: Plan) -> Submission:
 def _submit(db: Database, streams: Streams, checked: Plan) -> Submission:
     request = checked.request
     continued = _Continued.look_up(db, request, checked.context_bytes)
+    told_apart, told_apart_earlier = hashes(checked)
     batch = NewBatch(
         id=new_id(),
         prompt=request.prompt,
         system=request.system if request.system is not None else continued.system,
         options=request.options,
         tasks=tuple(
-            NewTask(new_ordered_id(), model, family.name, tuple(request.context) or continued.context(model))
+            NewTask(
+                new_ordered_id(), model, family.name, tuple(request.context) or continued.context(family.name, model)
+            )
             for model, family in checked.routed
         ),
         conversation_id=continued.id,
         origin=streams.origin,
         idempotency_key=request.idempotency_key,
-        request_hash=request_hash(checked) if request.idempotency_key is not None else None,
+        request_hash=told_apart,
+        earlier_hashes=told_apart_earlier,
     )
     written = _stored(db, batch, continued.id or new_id())
     hinted = True
@@ -145,7 +148,7 @@ def _submit(db: Database, streams: Streams, checked: Plan) -> Submission:
             streams.send((task.family, task.id) for task in batch.tasks)
         except HintsUnavailable:
             hinted = False
-    left_out = continued.unfinished(model for model, _ in checked.routed)
+    left_out = continued.unfinished((family.name, model) for model, family in checked.routed)
     return Submission(written.batch_id, written.conversation_id, written.task_ids, written.new, hinted, left_out)
 
 
@@ -191,12 +194,12 @@ class _Continued:
     def system(self) -> str | None:
         return self.turns[-1].system if self.turns else None
 
-    def context(self, model: str) -> tuple[dict[str, str], ...]:
-        return context_for(model, self.turns, most_bytes=self.most_bytes)
+    def context(self, family: str, model: str) -> tuple[dict[str, str], ...]:
+        return context_for((family, model), self.turns, most_bytes=self.most_bytes)
 
-    def unfinished(self, models: Iterable[str]) -> tuple[str, ...]:
-        waiting = {model for turn in self.turns for model in turn.unfinished}
-        return tuple(model for model in models if model in waiting)
+    def unfinished(self, models: Iterable[tuple[str, str]]) -> tuple[str, ...]:
+        waiting = {key for turn in self.turns for key in turn.unfinished}
+        return tuple(model for family, model in models if (family, model) in waiting)
 
 
 def _checked_text(what: str, text: str, most_bytes: int) -> None:
@@ -227,10 +230,14 @@ def _checked_key(key: str) -> None:
         raise UsageFault("the idempotency key is malformed", remedy=f"1 to {MAX_KEY_CHARS} printable characters")
 
 
-def request_hash(checked: Plan) -> str:
-    """Return what tells two requests under one idempotency key apart."""
+def hashes(checked: Plan) -> tuple[str | None, tuple[str, ...]]:
+    """What tells a request from another under the same idempotency key: its hash, and what earlier releases made of it.
+
+    Without a key there is nothing to tell apart.
+    """
     request = checked.request
-    models = [model for model, _ in checked.routed]
-    said: list[Any] = [request.prompt, request.system, request.options, models, request.conversation]
-    said += [list(request.context)] if request.context else []
-    return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()
+    if request.idempotency_key is None:
+        return None, ()
+    said = [request.prompt, request.system, request.options, request.conversation, list(request.context)]
+    models = [(family.name, model) for model, family in checked.routed]
+    return request_hash(said, models), earlier_hashes(said, models)

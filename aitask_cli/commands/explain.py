@@ -43,7 +43,7 @@ def command(name: str, as_json: bool, demo: bool) -> int:
                     task, family, workers, pauses, session.settings.max_failures, cooldowns, turn, row,
                     asked_under=under, ours=task.origin == session.settings.origin,
                 )  # fmt: skip
-                found.append((task.id, task.model, explain(facts)))
+                found.append((task.id, task.name, explain(facts)))
     if as_json:
         body = [{"task": i, "model": m, "kind": e.kind, "why": e.why, "remedy": e.remedy} for i, m, e in found]
         out_json(shape.dumps({"explanations": body}))

@@ -93,9 +93,9 @@ async def completion(service: Service, body: ChatRequest, key: str | None, http:
 def _choice(index: int, task: TaskView) -> Choice:
     if task.status is TaskStatus.SUCCESS:
         message = ChoiceMessage(content=task.response_text, reasoning_content=task.reasoning_text)
-        return Choice(index=index, model=task.model, message=message, finish_reason=task.finish_reason or "stop")
+        return Choice(index=index, model=task.name, message=message, finish_reason=task.finish_reason or "stop")
     message = ChoiceMessage(content=None, refusal=task.error_msg)
-    return Choice(index=index, model=task.model, message=message, finish_reason="error")
+    return Choice(index=index, model=task.name, message=message, finish_reason="error")
 
 
 async def stream(service: Service, body: ChatRequest, made: Submission) -> AsyncIterator[bytes]:
@@ -103,7 +103,7 @@ async def stream(service: Service, body: ChatRequest, made: Submission) -> Async
     batch = await service.batch_in_time(made.batch_id)
     chunks = _Chunks(batch, body.model)
     for index, task in enumerate(batch.tasks):
-        yield chunks.one(index, task.model, {"role": "assistant", "content": ""})
+        yield chunks.one(index, task.name, {"role": "assistant", "content": ""})
     ended: list[TaskView] = []
     async for step in service.hub.follow(made.batch_id, Cursor()):
         if step is None:
@@ -135,15 +135,15 @@ class _Chunks:
         index = state.position
         if step.piece is not None:
             if step.piece.reasoning:
-                return [self.one(index, state.model, {"reasoning_content": step.piece.text})]
+                return [self.one(index, state.name, {"reasoning_content": step.piece.text})]
             return self._text(state, step.piece.text)
         task = step.task
         if task is None:
             return []
         if task.status is not TaskStatus.SUCCESS:
             delta = {"refusal": task.error_msg}
-            return [self.one(index, task.model, delta), self.one(index, task.model, {}, "error")]
-        return [*self._rest(task), self.one(index, task.model, {}, task.finish_reason or "stop")]
+            return [self.one(index, task.name, delta), self.one(index, task.name, {}, "error")]
+        return [*self._rest(task), self.one(index, task.name, {}, task.finish_reason or "stop")]
 
     def _text(self, state: TaskState, text: str) -> list[bytes]:
         before = self._attempt.setdefault(state.position, state.attempt)
@@ -153,13 +153,13 @@ class _Chunks:
                 self._said[state.position] = ""
                 text = _ANEW + text
         self._said[state.position] += text.removeprefix(_ANEW)
-        return [self.one(state.position, state.model, {"content": text})]
+        return [self.one(state.position, state.name, {"content": text})]
 
     def _rest(self, task: TaskView) -> list[bytes]:
         """What the stored answer has beyond what was streamed; the whole of it where live output fell short."""
         said, final = self._said[task.position], task.response_text or ""
         rest = final[len(said) :] if final.startswith(said) else _ANEW + final
-        return [self.one(task.position, task.model, {"content": rest})] if rest else []
+        return [self.one(task.position, task.name, {"content": rest})] if rest else []
 
     def one(self, index: int, model: str, delta: dict[str, Any], finish: str | None = None) -> bytes:
         choice = {"index": index, "delta": delta, "finish_reason": finish, "model": model}

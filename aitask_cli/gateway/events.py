@@ -41,7 +41,7 @@ def _event(step: Step, cursor: Cursor, batch: dict[str, Any]) -> bytes:
     elif step.state is not None:
         state = step.state
         said = {
-            "task_id": state.id, "model_name": state.model, "status": int(state.status), "attempt": state.attempt,
+            "task_id": state.id, "model_name": state.name, "status": int(state.status), "attempt": state.attempt,
         }  # fmt: skip
         if step.task is not None:
             said |= TaskResult.of(step.task).model_dump()

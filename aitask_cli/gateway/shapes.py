@@ -172,7 +172,7 @@ class TaskResult(BaseModel):
         return cls(
             task_id=task.id,
             batch_id=task.batch_id,
-            model_name=task.model,
+            model_name=task.name,
             family=task.family,
             status=int(task.status),  # type: ignore[arg-type]
             response_text=task.response_text,

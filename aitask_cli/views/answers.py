@@ -31,7 +31,7 @@ def print_answers(batch: BatchView, *, raw: bool, reasoning: bool, max_failures:
 def _say_what_is_cut(batch: BatchView) -> None:
     """A lone answer in a pipe is the answer alone; that it is not whole is said beside it."""
     if len(batch.tasks) == 1 and is_cut(batch.tasks[0].finish_reason):
-        say(f"{batch.tasks[0].model}: {_CUT}")
+        say(f"{batch.tasks[0].name}: {_CUT}")
 
 
 def print_conversation(batches: Sequence[BatchView], *, raw: bool, max_failures: int) -> None:
@@ -54,7 +54,7 @@ def plain(batch: BatchView, *, reasoning: bool, max_failures: int) -> str:
     parts = []
     for task in batch.tasks:
         body = _body(task, reasoning=reasoning, max_failures=max_failures)
-        head = f"## {task.model}" + (f" ({_CUT})" if is_cut(task.finish_reason) else "")
+        head = f"## {task.name}" + (f" ({_CUT})" if is_cut(task.finish_reason) else "")
         parts.append(body if len(batch.tasks) == 1 else f"{head}\n\n{body}")
     return "\n\n".join(parts)
 
@@ -93,7 +93,7 @@ def _rendered(screen: Console, batch: BatchView, *, raw: bool, reasoning: bool, 
 
 
 def _heading(task: TaskView, *, max_failures: int) -> str:
-    facts = [printable(task.model)]
+    facts = [printable(task.name)]
     if task.status is TaskStatus.SUCCESS and task.cost_time_s is not None:
         facts.append(duration(task.cost_time_s))
         if task.completion_tokens is not None:

@@ -62,7 +62,7 @@ def print_attempts(batch: BatchView, tried: Mapping[str, Sequence[AttemptView]])
     """Print every ended attempt of a batch's tasks."""
     rows = [
         (
-            task.model,
+            task.name,
             str(one.number),
             one.outcome,
             kind_in_words(one.error_kind) if one.error_kind else "",

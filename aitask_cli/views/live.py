@@ -69,7 +69,7 @@ def _row(snapshot: Snapshot, task: TaskView, *, wide: bool, width: int, max_fail
 
     age_s = time.monotonic() - snapshot.at
     said = state(task, max_failures=max_failures, elapsed_s=age_s)
-    cells = [Text(one_line(task.model, 60)), Text(said, style=_STYLES[task.status])]
+    cells = [Text(one_line(task.name, 60)), Text(said, style=_STYLES[task.status])]
     if wide:
         cells += [Text(_time(task, age_s)), Text(_first(snapshot, task)), Text(_tokens(snapshot, task))]
     return [*cells, Text(_text(snapshot, task, width), style="dim")]

@@ -48,6 +48,7 @@ def task(view: TaskView) -> dict[str, Any]:
     return {
         "id": view.id,
         "model": view.model,
+        "name": view.name,
         "family": view.family,
         "status": int(view.status),
         "state": view.status.name,

@@ -58,9 +58,9 @@ def _draw_lines(snapshots: Iterator[Snapshot], *, max_failures: int) -> BatchVie
 
 
 def _line(task: TaskView, *, max_failures: int) -> str:
-    text = f"{task.model}: {state(task, max_failures=max_failures)}"
+    text = f"{task.name}: {state(task, max_failures=max_failures)}"
     if task.status is TaskStatus.FAILED:
-        return f"{task.model}: failed: {reason(task)}"
+        return f"{task.name}: failed: {reason(task)}"
     if task.status is TaskStatus.SUCCESS and task.cost_time_s is not None:
         text += f" in {duration(task.cost_time_s)}"
     return text

@@ -16,7 +16,7 @@ SELECT id::text FROM conversation WHERE id BETWEEN CAST(:low AS uuid) AND CAST(:
 """)
 # Newest first and no more than can fit: a conversation of years is not read whole.
 _TURNS = Sql("""
-SELECT b.id::text AS batch_id, b.prompt, b.system, t.model, t.status, t.response_text, t.position
+SELECT b.id::text AS batch_id, b.prompt, b.system, t.family, t.model, t.status, t.response_text, t.position
 FROM (SELECT * FROM batch WHERE conversation_id = CAST(:id AS uuid) ORDER BY created_at DESC, id LIMIT :most) b
 JOIN task t ON t.batch_id = b.id
 ORDER BY b.created_at DESC, b.id, t.position
@@ -34,12 +34,12 @@ _TURNS_READ = 200
 
 @dataclass(frozen=True, slots=True)
 class Turn:
-    """One batch of a conversation: its prompt, and what became of each model's answer (None: no text)."""
+    """One batch of a conversation: its prompt, and what became of each (family, model)'s answer (None: no text)."""
 
     prompt: str
     system: str | None
-    answers: dict[str, str | None]
-    unfinished: tuple[str, ...]
+    answers: dict[tuple[str, str], str | None]
+    unfinished: tuple[tuple[str, str], ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,10 +79,14 @@ def turns(db: Database, conversation_id: str) -> list[Turn]:
         grouped.setdefault(row["batch_id"], []).append(row)
     found = []
     for rows in reversed(grouped.values()):
-        answers = {row["model"]: row["response_text"] if row["status"] == 1 else None for row in rows}
-        unfinished = tuple(row["model"] for row in rows if not TaskStatus(row["status"]).terminal)
+        answers = {_key(row): row["response_text"] if row["status"] == 1 else None for row in rows}
+        unfinished = tuple(_key(row) for row in rows if not TaskStatus(row["status"]).terminal)
         found.append(Turn(rows[0]["prompt"], rows[0]["system"], answers, unfinished))
     return found
+
+
+def _key(row: Row) -> tuple[str, str]:
+    return row["family"], row["model"]
 
 
 def recent(db: Database, most: int) -> list[ConversationLine]:

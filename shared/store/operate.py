@@ -69,7 +69,9 @@ UPDATE task t SET enqueued_at = NULL FROM chosen WHERE t.id = chosen.id AND t.st
 """)
 
 _FAILED = Sql("SELECT id::text FROM task WHERE status = 2 AND finished_at > now() - make_interval(secs => :within_s)")
-_OF_BATCH = Sql("SELECT id::text, model, position FROM task WHERE batch_id = CAST(:id AS uuid) ORDER BY position")
+_OF_BATCH = Sql(
+    "SELECT id::text, family, model, position FROM task WHERE batch_id = CAST(:id AS uuid) ORDER BY position"
+)
 _EXISTS = Sql("SELECT id::text FROM task WHERE id = CAST(:id AS uuid)")
 
 _QUEUES = Sql("""
@@ -182,7 +184,11 @@ def find_tasks(db: Database, name: str) -> list[str]:
     tasks = db.rows(_OF_BATCH, id=read.find_batch(db, head))
     if not sign:
         return [row["id"] for row in tasks]
-    chosen = [row["id"] for row in tasks if rest in (row["model"], str(row["position"] + 1))]
+    chosen = [
+        row["id"]
+        for row in tasks
+        if rest in (row["model"], f"{row['family']}/{row['model']}", str(row["position"] + 1))
+    ]
     if not chosen:
         raise NotFound(f"batch {head} has no task {rest}", remedy=f"see: aitask show {head}")
     return chosen

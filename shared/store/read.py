@@ -11,9 +11,16 @@ from shared.errors import NotFound, UsageFault
 from shared.ids import prefix_range
 from shared.store.engine import Database, Row, Sql, utc
 
+# The same name at two families is two models: in a batch that asks both, each is called by its family too.
+NAME = """
+CASE WHEN EXISTS (SELECT 1 FROM task s WHERE s.batch_id = t.batch_id AND s.model = t.model AND s.family <> t.family)
+     THEN t.family || '/' || t.model ELSE t.model END
+"""
+
 _TASK = f"""
-SELECT t.id::text, t.batch_id::text, t.position, t.model, t.family, t.status, t.attempt, t.failures, t.rescues,
-       b.created_at, t.worker, t.origin, t.finished_at, {", ".join(f"t.{column.name}" for column in RESULT)},
+SELECT t.id::text, t.batch_id::text, t.position, t.model, t.family, {NAME} AS name, t.status,
+       t.attempt, t.failures, t.rescues, b.created_at, t.worker, t.origin, t.finished_at,
+       {", ".join(f"t.{column.name}" for column in RESULT)},
        extract(epoch FROM t.run_at - now())::float AS run_in_s,
        extract(epoch FROM t.lease_until - now())::float AS lease_left_s,
        CASE WHEN t.status = 3 THEN extract(epoch FROM now() - t.started_at)::float END AS running_s
@@ -31,9 +38,9 @@ _BY_PREFIX = Sql("""
 SELECT id::text FROM batch WHERE id BETWEEN CAST(:low AS uuid) AND CAST(:high AS uuid) ORDER BY id LIMIT 2
 """)
 
-_LIST = Sql("""
+_LIST = Sql(f"""
 SELECT b.id::text, left(b.prompt, 200) AS prompt_head, b.created_at,
-       array_agg(t.model ORDER BY t.position) AS models, array_agg(t.status ORDER BY t.position) AS statuses
+       array_agg({NAME} ORDER BY t.position) AS models, array_agg(t.status ORDER BY t.position) AS statuses
 FROM (SELECT id, prompt, created_at FROM batch ORDER BY created_at DESC, id LIMIT :most) b
 JOIN task t ON t.batch_id = b.id
 GROUP BY b.id, b.prompt, b.created_at ORDER BY b.created_at DESC, b.id
@@ -46,8 +53,8 @@ FROM attempt WHERE task_id = CAST(:id AS uuid) ORDER BY number
 
 # What changes while a batch runs, without the answers: cheap enough to ask for again and again.
 _STATES = Sql("SELECT id::text, status, attempt FROM task WHERE batch_id = CAST(:id AS uuid)")
-_STATES_OF = Sql("""
-SELECT batch_id::text, id::text, position, model, status, attempt FROM task
+_STATES_OF = Sql(f"""
+SELECT batch_id::text, id::text, position, {NAME} AS name, status, attempt FROM task t
 WHERE batch_id = ANY (CAST(:ids AS uuid[])) ORDER BY batch_id, position
 """)
 _TASKS_BY_ID = Sql(f"{_TASK} WHERE t.id = ANY (CAST(:ids AS uuid[]))")
@@ -119,7 +126,7 @@ def states_of(db: Database, batch_ids: Collection[str]) -> dict[str, list[TaskSt
     found: dict[str, list[TaskState]] = {}
     for row in db.rows(_STATES_OF, ids=list(batch_ids)):
         found.setdefault(row["batch_id"], []).append(
-            TaskState(row["id"], row["position"], row["model"], TaskStatus(row["status"]), row["attempt"])
+            TaskState(row["id"], row["position"], row["name"], TaskStatus(row["status"]), row["attempt"])
         )
     return found
 

@@ -46,6 +46,7 @@ RETURNING id
 
 _FIRST = Sql("""
 SELECT b.id, b.conversation_id, b.request_hash,
+       array(SELECT t.family FROM task t WHERE t.batch_id = b.id ORDER BY t.position) AS families,
        array(SELECT t.id::text FROM task t WHERE t.batch_id = b.id ORDER BY t.position) AS task_ids
 FROM batch b WHERE b.idempotency_key = :key
 """)
@@ -106,7 +107,9 @@ def stored(db: Database, batch_id: str) -> Written | None:
 
 
 _USED = Sql("""
-SELECT idempotency_key, id::text, request_hash FROM batch WHERE idempotency_key = ANY (:keys)
+SELECT idempotency_key, id::text AS id, request_hash,
+       array(SELECT t.family FROM task t WHERE t.batch_id = b.id ORDER BY t.position) AS families
+FROM batch b WHERE idempotency_key = ANY (:keys)
 """)
 
 
@@ -136,10 +139,10 @@ def _submit_many(db: Database, many: Sequence[Bulk]) -> list[str]:
     keys = [one.batch.idempotency_key for one in many if one.batch.idempotency_key is not None]
     with db.transaction() as connection:
         rows = connection.execute(_USED, {"keys": keys}).all() if keys else []
-        used = {key: (batch_id, said) for key, batch_id, said in rows}
+        used = {key: (batch_id, said, families) for key, batch_id, said, families in rows}
         for one in many:
             first = used.get(one.batch.idempotency_key)
-            if first is not None and first[1] != one.batch.request_hash:
+            if first is not None and not _same(one.batch, first[1], first[2]):
                 raise _conflict(one.batch.idempotency_key)
         new = [one for one in many if one.batch.idempotency_key not in used]
         if new:
@@ -187,12 +190,19 @@ def _title(prompt: str) -> str:
     return " ".join(prompt[: TITLE_CHARS * 2].split())[:TITLE_CHARS]
 
 
+def _same(new: NewBatch, stored_hash: str | None, stored_families: Sequence[str]) -> bool:
+    """Whether a batch is the one that was stored under its key, maybe by an earlier release."""
+    if stored_hash == new.request_hash:
+        return True
+    return stored_hash in new.earlier_hashes and list(stored_families) == [task.family for task in new.tasks]
+
+
 def _conflict(key: str | None) -> Conflict:
     return Conflict(f"the idempotency key {key!r} was used for another request", remedy="use a new key")
 
 
 def _first(db: Database, new: NewBatch) -> Written:
     rows = db.rows(_FIRST, key=new.idempotency_key)
-    if not rows or rows[0]["request_hash"] != new.request_hash:
+    if not rows or not _same(new, rows[0]["request_hash"], rows[0]["families"]):
         raise _conflict(new.idempotency_key)
     return Written(str(rows[0]["id"]), str(rows[0]["conversation_id"]), tuple(rows[0]["task_ids"]), False)

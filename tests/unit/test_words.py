@@ -31,8 +31,8 @@ NOW = dt.datetime(2026, 1, 1, tzinfo=dt.timezone.utc)
 def task(**more: Any) -> TaskView:
     values: dict[str, Any] = dict.fromkeys(TaskView.__slots__)
     values |= {
-        "id": "t", "batch_id": "b", "position": 0, "model": "m", "family": "f", "status": TaskStatus.PENDING,
-        "attempt": 0, "failures": 0, "rescues": 0, "created_at": NOW, "run_in_s": -1.0,
+        "id": "t", "batch_id": "b", "position": 0, "model": "m", "name": "m", "family": "f",
+        "status": TaskStatus.PENDING, "attempt": 0, "failures": 0, "rescues": 0, "created_at": NOW, "run_in_s": -1.0,
     }  # fmt: skip
     return TaskView(**{**values, **more})
 
