@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import stat
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
+from aitask_cli.local import locks
 from shared.errors import Unavailable
 
 # sun_path holds 108 bytes on Linux and 104 on macOS, the final NUL included.
@@ -40,6 +43,15 @@ def private_directory(path: Path) -> Path:
     return path
 
 
+def _is_anothers(path: Path) -> bool:
+    """Tell whether something is there that is no directory of ours."""
+    try:
+        found = path.lstat()
+    except FileNotFoundError:
+        return False
+    return not stat.S_ISDIR(found.st_mode) or found.st_uid != os.geteuid()
+
+
 def short_hash(path: Path) -> str:
     """A name for a path, the same in every process."""
     return hashlib.sha256(os.fsencode(path)).hexdigest()[:12]
@@ -57,8 +69,14 @@ class LocalPaths:
         paths = cls(base)
         if not base.exists():
             private_directory(base)
-        for path in (paths.state, paths.log, paths.valkey, paths.sockets):
+        for path in (paths.state, paths.log, paths.valkey):
             private_directory(path)
+        with locks.exclusive(paths.state / "sockets.lock"):
+            if paths.sockets.parent != base and _is_anothers(paths.sockets):
+                # In /tmp everybody may take a name, and nobody else can give it back: another one is chosen, and noted.
+                chosen = tempfile.mkdtemp(prefix=f"aitask-{os.geteuid()}-", dir="/tmp")
+                paths._chosen.write_text(chosen)
+            private_directory(paths.sockets)
         return paths
 
     @property
@@ -76,7 +94,17 @@ class LocalPaths:
     @property
     def sockets(self) -> Path:
         """The directory of the sockets: a short one when the data directory's own path is too long for them."""
-        return socket_directory(self.base / "run")
+        wanted = socket_directory(self.base / "run")
+        if wanted.parent == self.base:
+            return wanted
+        with contextlib.suppress(OSError):
+            return Path(self._chosen.read_text())
+        return wanted
+
+    @property
+    def _chosen(self) -> Path:
+        """What says where the sockets are when their usual place was another's."""
+        return self.state / "sockets"
 
     @property
     def start_lock(self) -> Path:

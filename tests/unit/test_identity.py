@@ -13,8 +13,10 @@ from pathlib import Path
 
 import pytest
 
+from aitask_cli import checks
+from aitask_cli.checks import Level
 from aitask_cli.local.identity import Process, identify, listener, lives, living, send
-from aitask_cli.local.paths import private_directory, socket_directory
+from aitask_cli.local.paths import LocalPaths, private_directory, socket_directory
 from aitask_cli.local.postgres import _give
 from aitask_cli.local.process import last_words, telling_line
 from aitask_cli.local.root_cluster import abandoned, note_owner
@@ -113,3 +115,39 @@ def test_a_cluster_whose_data_directory_is_gone_is_named(tmp_path: Path) -> None
         note_owner(tmp_path / "base" / name, tmp_path / f"data-{name}")
     (tmp_path / "data-kept" / "state").mkdir(parents=True)
     assert list(abandoned(tmp_path / "base")) == [(tmp_path / "base" / "gone", tmp_path / "data-gone")]
+
+
+def test_doctor_names_what_root_no_longer_needs_and_how_to_remove_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home = tmp_path / "base" / "gone"
+    (home / "data").mkdir(parents=True)
+    note_owner(home, tmp_path / "data-gone")
+    monkeypatch.setattr("aitask_cli.local.postgres.ROOT_BASE", tmp_path / "base")
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    (found,) = checks._abandoned()
+    assert (found.level, f"{home} holds the database of {tmp_path}/data-gone" in found.found) == (Level.WARNING, True)
+    subprocess.run(found.remedy.partition(": ")[2], shell=True, check=True)
+    assert list(checks._abandoned()) == []
+    assert list((tmp_path / "base").iterdir()) == []
+
+
+def test_a_taken_socket_directory_is_passed_by_and_the_choice_is_kept(tmp_path: Path) -> None:
+    base = tmp_path / ("d" * 60) / ("e" * 60)
+    taken = socket_directory(base / "run")
+    taken.write_text("")
+    try:
+        chosen = LocalPaths.create(base).sockets
+        assert chosen != taken
+        assert LocalPaths.create(base).sockets == LocalPaths(base).sockets == chosen
+        # After a restart of the machine it is gone, or somebody else's.
+        chosen.rmdir()
+        assert LocalPaths.create(base).sockets == chosen
+        chosen.rmdir()
+        chosen.symlink_to(tmp_path)
+        again = LocalPaths.create(base).sockets
+        assert again not in (taken, chosen)
+        chosen.unlink()
+        again.rmdir()
+    finally:
+        taken.unlink()
