@@ -17,10 +17,10 @@ def attach(
     session: Session, batch_id: str, *, wait_s: float | None, as_json: bool, raw: bool, reasoning: bool = False
 ) -> Exit:
     """Watch a batch to its end and print its answers. Ctrl-C, SIGTERM and the wait's end only detach."""
-    from shared.live import LiveReader
+    from shared import servers
 
     max_failures = session.settings.max_failures
-    live = LiveReader(session.settings.redis_dsn, namespace=session.settings.namespace)
+    live = servers.live_reader(session.settings)
     back = f"aitask watch {short_id(batch_id)}{' --demo' if session.settings.demo else ''}"
     try:
         snapshots = follow(

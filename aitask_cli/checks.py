@@ -11,6 +11,7 @@ from aitask_cli.down import downs
 from aitask_cli.probe import Probe, probe
 from shared.errors import AitaskError
 from shared.families import Family
+from shared.servers import ignored_parameters
 from shared.settings import Settings
 
 
@@ -36,6 +37,8 @@ def checks(settings: Settings) -> Iterator[Check]:
     """Look at everything an `ask` needs."""
     files = settings.sources.files
     yield Check("settings", Level.OK, f"read from {' and '.join(files)}" if files else "no file of settings is read")
+    for name, ignored in ignored_parameters(settings).items():
+        yield Check(name, Level.OK, f"parameters that mean nothing here are ignored: {', '.join(ignored)}")
     yield from _abandoned()
     if settings.local:
         settings, found = _local(settings)

@@ -15,6 +15,7 @@ from pathlib import Path
 
 from benchmarks.peers.job import TABLE
 from benchmarks.stage import Upstream
+from shared import servers
 from shared.store.engine import Database
 from shared.submission import Request, plan, submit
 from tests.stand import COMMAND, Stand, wait_for
@@ -64,7 +65,7 @@ class Aitask:
 
     @contextlib.contextmanager
     def _db(self) -> Iterator[Database]:
-        db = Database(self.stand.settings.database_dsn, connections=THREADS)
+        db = servers.reading(self.stand.settings, connections=THREADS)
         try:
             yield db
         finally:

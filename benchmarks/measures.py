@@ -15,8 +15,8 @@ from typing import Any
 
 from benchmarks.gateway import gateway
 from benchmarks.stage import Upstream, all_done, cpu_s, held_back, mock, now_mb, peak_mb, server_pids, stage, upstream
+from shared import servers
 from shared.bulk import submit_all
-from shared.live import LiveReader
 from shared.submission import Request, plan, submit
 from tests.stand import RunningSimulator, Stand, wait_for
 
@@ -151,7 +151,7 @@ def _watch(stand: Stand, batch_id: str, replayed: list[str]) -> None:
 
     said: dict[tuple[str, int], list[str]] = {}
     with stand.db() as db:
-        live = LiveReader(stand.settings.redis_dsn, namespace=stand.namespace)
+        live = servers.live_reader(stand.settings)
         read = live.read
 
         def noting(*args: Any, **more: Any) -> Any:

@@ -16,6 +16,7 @@ from shared.env_files import EnvFile
 from shared.errors import SettingFault
 from shared.families import BUILT_IN
 from shared.memory import Memory
+from shared.servers import ignored_parameters
 from shared.settings import Settings, family_variables, setting_fields, setting_names, settings_from
 from shared.sources import HONCHO, STEERING, TRUST, Note, Source, Sources
 
@@ -152,6 +153,9 @@ def _about_servers(settings: Settings) -> Iterator[Note]:
         if named:
             said = ", ".join(f"{name} {value}" for name, value in named)
             yield Note(f"servers {file.real_path}", file.digest(name for name, _ in named), f"{file.path} names {said}")
+    for name, ignored in ignored_parameters(settings).items():
+        listed = ", ".join(ignored)
+        yield Note(f"ignored {name}", listed, f"{name} has parameters that mean nothing here and are ignored: {listed}")
     for family in settings.families:
         note = credentials.plain_http_note(family, settings.sources)
         if note is not None:

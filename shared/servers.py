@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from shared import redis_url
+from shared.postgres_url import parse_postgres_url
 from shared.settings import Settings
 
 if TYPE_CHECKING:
@@ -17,6 +19,15 @@ if TYPE_CHECKING:
 READING_TIMEOUT_S = 10.0
 # A submission must not hang on a Redis that is away.
 SUBMIT_REDIS_TIMEOUT_S = 0.5
+
+
+def ignored_parameters(settings: Settings) -> dict[str, tuple[str, ...]]:
+    """The parameters of the servers' URLs that tune other people's clients and mean nothing here, by setting."""
+    found = {
+        "DATABASE_URL": parse_postgres_url(settings.database_url).ignored if settings.database_url else (),
+        "REDIS_URL": redis_url.parse(settings.redis_url).ignored if settings.redis_url else (),
+    }
+    return {name: ignored for name, ignored in found.items() if ignored}
 
 
 def hot(settings: Settings, *, name: str, connections: int = 1) -> Database:

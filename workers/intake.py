@@ -13,6 +13,7 @@ from typing import TypeVar
 
 from shared.domain import Claimed, HintFate
 from shared.errors import AitaskError, HintsUnavailable
+from shared.outage import Outage
 from shared.store import claims
 from shared.store.claims import Paced, Terms
 from shared.store.engine import Database
@@ -89,6 +90,7 @@ class Intake:
         self._group_gone_for = group_gone_for
         self._origin = origin
         self._thread = DbThread("aitask-claim")
+        self._outage = Outage(log, "nothing can be claimed: %s", "tasks are claimed again")
         self._suspect_from = max(1, limits.max_rescues - 1)
         self._away_since: float | None = None
         self._stopping = False
@@ -275,10 +277,12 @@ class Intake:
             if self._stopping:
                 return None
             try:
-                return await self._thread.call(function)
+                claimed = await self._thread.call(function)
             except AitaskError as error:
-                log.warning("nothing can be claimed: %s", error.message)
+                self._outage.met(error)
                 return None
+            self._outage.over()
+            return claimed
 
     def _begin(self, claimed: Iterable[tuple[Claimed, Hint | None]]) -> int:
         number = 0

@@ -6,9 +6,11 @@ import datetime as dt
 import logging
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 from shared.errors import AitaskError, HintsUnavailable
+from shared.outage import Outage
 from shared.store import fleet, operate, recovery
 from shared.store.engine import Database
 from shared.streams import WATERMARK_GRACE_S, Streams
@@ -63,9 +65,12 @@ class Reconciler:
         self._max_rescues = max_rescues
         self._stop = threading.Event()
         self._outage_ended = time.monotonic() - lease_s
-        self._away = False
+        self._outage = Outage(log, "the reconciler waits: %s")
+        self._pauses_stay = Outage(log, "pauses that are over cannot be lifted yet: %s")
         self._servers: dict[dt.datetime, float] = {}
         self._made_anew: set[str] = set()
+        # Rows that refuse to be ended or stamped, tried again once a lease.
+        self._refused: set[str] = set()
         self._wait_s = TICK_S
 
     def stop(self) -> None:
@@ -82,16 +87,15 @@ class Reconciler:
             self._wait_s = TICK_S
             if time.monotonic() - swept > self._lease_s:
                 swept = time.monotonic()
+                self._refused.clear()
                 self.sweep()
             try:
                 while self.tick():
                     pass
-                if self._away:
-                    self._away, self._outage_ended = False, time.monotonic()
+                if self._outage.over():
+                    self._outage_ended = time.monotonic()
             except AitaskError as error:
-                if not self._away:
-                    log.warning("the reconciler waits: %s", error.message)
-                self._away = True
+                self._outage.met(error)
 
     def sweep(self) -> None:
         """Remove consumers of workers that are gone: a living one reads all the time, if only in vain."""
@@ -112,7 +116,7 @@ class Reconciler:
         if waiting is None:
             return False
         marks = self._hints_gone_before(waiting)
-        with recovery.tick(self._db, max_rescues=self._max_rescues) as turn:
+        with self._turn() as turn:
             found = (
                 {queue: turn.take_unhinted(queue[0], mark, queue[1]) for queue, mark in marks.items()} if turn else {}
             )
@@ -128,12 +132,19 @@ class Reconciler:
                 return False
         return len(owed) >= recovery.SEND_AT_ONCE
 
+    @contextmanager
+    def _turn(self) -> Iterator[recovery.Tick | None]:
+        with recovery.tick(self._db, max_rescues=self._max_rescues, refused=self._refused) as turn:
+            yield turn
+        for task_id, error in turn.refusals if turn is not None else ():
+            log.error("a row refuses what must be done with it: %s", error.message, extra={"task_id": task_id})
+
     def _end_what_is_over(self) -> tuple[dt.datetime, list[Queue]] | None:
         """End leases, deadlines and pauses. Returns the database's time and where tasks are waiting.
 
         None: another reconciler has the turn.
         """
-        with recovery.tick(self._db, max_rescues=self._max_rescues) as turn:
+        with self._turn() as turn:
             if turn is None:
                 return None
             clock = turn.clock()
@@ -152,8 +163,9 @@ class Reconciler:
         """Lift pauses whose time is over. That waits for every row of a family; when it can not, nothing else stops."""
         try:
             fleet.end_pauses(self._db)
+            self._pauses_stay.over()
         except AitaskError as error:
-            log.warning("pauses that are over cannot be lifted yet: %s", error.message)
+            self._pauses_stay.met(error)
 
     def _may_end_leases(self, clock: recovery.Clock) -> bool:
         """Workers that could not beat because the database was away get a whole lease to beat again.
@@ -163,7 +175,7 @@ class Reconciler:
         now = time.monotonic()
         seen = self._servers.setdefault(clock.server_started, now)
         grace_over = now - max(self._outage_ended, seen) >= self._lease_s
-        return not self._away and grace_over and clock.up_s >= self._lease_s
+        return not self._outage.on and grace_over and clock.up_s >= self._lease_s
 
     def _hints_gone_before(self, waiting: tuple[dt.datetime, list[Queue]]) -> dict[Queue, dt.datetime]:
         """Ask Redis, for each family, before which database time a hint that is still owed must be gone.

@@ -12,6 +12,7 @@ from collections.abc import Callable
 import uvloop
 
 from shared.families import Family
+from shared.servers import ignored_parameters
 from shared.settings import Settings
 from workers.dblog import DatabaseLog
 from workers.worker import Options, Worker
@@ -43,6 +44,8 @@ def run(
         Unavailable: the database refuses for a reason that does not pass, or is of another version.
         PartEnded: a part of the worker ended by itself.
     """
+    for name, ignored in ignored_parameters(settings).items():
+        log.warning("%s has parameters that mean nothing here and are ignored: %s", name, ", ".join(ignored))
     served = _served(families)
     if not served:
         uvloop.run(_idle())

@@ -19,6 +19,7 @@ from aitask_cli.gateway.threads import Threads
 from shared.domain import TaskState, TaskStatus, TaskView
 from shared.errors import AitaskError, DatabaseUnavailable, NotFound
 from shared.live import LivePiece, LiveTail
+from shared.outage import Outage
 from shared.store import read
 from shared.store.engine import Database
 
@@ -169,6 +170,7 @@ class Hub:
     async def run(self) -> None:
         """Follow for ever; nothing is asked while nobody watches."""
         states_at = 0.0
+        outage = Outage(log, "watchers wait: %s", "watchers go on")
         while True:
             open_now = {name: watched for name, watched in self._watched.items() if not watched.finished}
             if not open_now:
@@ -182,9 +184,10 @@ class Hub:
                     found = await self._threads.run(partial(read.states_of, self._db, list(open_now)))
                     await self._take_states(open_now, found)
                     states_at = time.monotonic() + STATES_EVERY_S
+                    outage.over()
             except AitaskError as error:
                 # Batches do not depend on who watches: the watchers wait for the database.
-                log.warning("watchers wait: %s", error.message)
+                outage.met(error)
                 await asyncio.sleep(_AWAY_S)
             except Exception:  # a bug must not leave every watcher waiting for ever
                 log.exception("watching failed and is tried again")

@@ -12,6 +12,7 @@ from typing import Any
 
 from shared.domain import Claimed, HintFate
 from shared.store.engine import Database, Prepared, Sql
+from shared.store.halves import halved
 
 # A task that two workers died on is claimed alone, so that the third death names the culprit.
 SUSPECT_BELOW_MAX = 1
@@ -208,7 +209,10 @@ def claim(
     db: Database, ids: Sequence[str], terms: Terms, paced: Sequence[Paced] = ()
 ) -> tuple[list[Claimed], dict[str, HintFate]]:
     """Claim the due tasks among these ids, and say what became of the others' hints."""
-    claimed = [_claimed(row) for row in db.run(_CLAIM, ids=list(ids), **terms.values(paced))]
+    values = terms.values(paced)
+    # A row that refuses to be claimed is left, as one that is locked is: it stops no other.
+    rows = halved(ids, lambda some: db.run(_CLAIM, ids=list(some), **values), lambda task_id, error: None)
+    claimed = [_claimed(row) for row in rows]
     rest = set(ids) - {task.id for task in claimed}
     return claimed, fates(db, rest, suspect=terms.suspect, origin=terms.origin) if rest else {}
 

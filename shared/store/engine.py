@@ -14,7 +14,7 @@ from psycopg2.extensions import make_dsn, parse_dsn
 from psycopg2.extras import NamedTupleCursor
 
 from shared.postgres_url import parse_postgres_url
-from shared.store.faults import NOT_OURS, STALE_PLAN, UnstorableData, is_lost, not_connected, translated
+from shared.store.faults import NOT_OURS, STALE_PLAN, UnstorableData, is_lost, not_connected, refuses_data, translated
 from shared.store.pool import Link, Pool
 from shared.store.profile import READING_TIMEOUT_S, Profile
 from shared.store.statements import Prepared, Sql, Statement, for_driver
@@ -256,6 +256,23 @@ class Transaction:
         """Run a statement and return the first column of its first row, or None."""
         row = self.execute(statement, values).first()
         return None if row is None else row[0]
+
+    @contextmanager
+    def part(self) -> Iterator[None]:
+        """A part of the transaction: when its data is refused, it alone is undone.
+
+        Raises:
+            UnstorableData: it was.
+        """
+        _say(self._link, "SAVEPOINT part")
+        try:
+            yield
+        except psycopg2.Error as error:
+            if not refuses_data(error):
+                raise
+            _say(self._link, "ROLLBACK TO SAVEPOINT part")
+            raise translated(error, lost=False) from error
+        _say(self._link, "RELEASE SAVEPOINT part")
 
     def copy(self, statement: str, lines: Any, *, size: int) -> None:
         """Run COPY … FROM STDIN."""

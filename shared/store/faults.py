@@ -14,7 +14,8 @@ _CONNECTION_OK = 0
 
 # SQLSTATE, https://www.postgresql.org/docs/current/errcodes-appendix.html
 _MISSING_OBJECT = ("42P01", "42703", "3F000", "42883")
-_BAD_DATA = ("22", "23")
+# Values, constraints, what a trigger raises or its language does, views' checks, and a row that is damaged on disk.
+_BAD_DATA = ("22", "23", "P0", "38", "39", "44", "XX001")
 _NO_PRIVILEGE = "42501"
 _ROW_TOO_LARGE = ("54000",)
 READ_ONLY = "25006"
@@ -83,7 +84,7 @@ def translated(error: psycopg2.Error, *, lost: bool, unknown: bool = False) -> A
     reason = _reason(error)
     if state in _MISSING_OBJECT:
         return SchemaMismatch("the database has no aitask tables of this version", remedy="run: aitask db init")
-    if state.startswith(_BAD_DATA) or state in _ROW_TOO_LARGE:
+    if refuses_data(error):
         return UnstorableData(f"PostgreSQL refused the data: {reason}")
     if state == _NO_PRIVILEGE:
         remedy = "grant the user of DATABASE_URL its rights"
@@ -100,6 +101,12 @@ def translated(error: psycopg2.Error, *, lost: bool, unknown: bool = False) -> A
     if isinstance(error, (psycopg2.DataError, psycopg2.IntegrityError)):
         return UnstorableData(f"PostgreSQL refused the data: {reason}")
     raise error
+
+
+def refuses_data(error: psycopg2.Error) -> bool:
+    """Whether a statement was refused for the data of its rows: with other rows it may be taken."""
+    state = error.pgcode or ""
+    return state.startswith(_BAD_DATA) or state in _ROW_TOO_LARGE
 
 
 def not_connected(error: psycopg2.Error) -> DatabaseUnavailable:

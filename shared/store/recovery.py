@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
-from shared.store.engine import Database, Sql, Transaction
+from shared.store.engine import Database, Sql, Transaction, UnstorableData
+from shared.store.halves import halved
 
 # Any fixed number; one database holds one aitask.
 _RECONCILER_LOCK = 0x6169_7265_636F
@@ -26,11 +28,14 @@ SELECT clock_timestamp() AS now, now() - pg_postmaster_start_time() AS up, pg_po
        (SELECT min(lease_until) FROM task WHERE status = 3) - clock_timestamp() AS next_lease
 """)
 
+_GONE = Sql("""
+SELECT id::text FROM task WHERE status = 3 AND lease_until < now() AND id <> ALL (CAST(:refused AS uuid[]))
+ORDER BY id LIMIT :most FOR UPDATE SKIP LOCKED
+""")
+
+# `status + 0`: each row is found by its key, not through the partial index of all that run.
 _EXPIRE = Sql("""
-WITH gone AS MATERIALIZED (
-    SELECT id FROM task WHERE status = 3 AND lease_until < now()
-    ORDER BY id LIMIT :most FOR UPDATE SKIP LOCKED
-), ended AS (
+WITH ended AS (
     UPDATE task t SET
         rescues = t.rescues + 1,
         status = CASE WHEN t.rescues + 1 >= :max_rescues THEN 2 ELSE 0 END,
@@ -40,7 +45,7 @@ WITH gone AS MATERIALIZED (
             THEN format('%s workers stopped while they held this task', t.rescues + 1)
             ELSE format('worker %s stopped answering', t.worker) END,
         http_status = NULL, run_at = now(), enqueued_at = NULL, lease_until = NULL
-    FROM gone WHERE t.id = gone.id AND t.status = 3 AND t.lease_until < now()
+    WHERE t.id = ANY (CAST(:ids AS uuid[])) AND t.status + 0 = 3 AND t.lease_until < now()
     RETURNING t.id, t.attempt, t.worker, t.started_at, t.error_kind, t.error_msg
 ), noted AS (
     INSERT INTO attempt (task_id, number, worker, started_at, outcome, error_kind, error_msg)
@@ -51,12 +56,17 @@ SELECT id::text, error_kind FROM ended
 """)
 
 # A pause that is over and not lifted yet still holds: the deadlines it moves have not moved.
+_LATE = Sql("""
+SELECT id::text FROM task t
+WHERE status IN (0, 3) AND deadline_at IS NOT NULL AND deadline_at < now()
+  AND NOT EXISTS (SELECT 1 FROM family_pause p WHERE p.family = t.family)
+  AND id <> ALL (CAST(:refused AS uuid[]))
+ORDER BY id LIMIT :most FOR UPDATE SKIP LOCKED
+""")
+
 _DEADLINE = Sql("""
 WITH late AS MATERIALIZED (
-    SELECT id, status FROM task t
-    WHERE status IN (0, 3) AND deadline_at IS NOT NULL AND deadline_at < now()
-      AND NOT EXISTS (SELECT 1 FROM family_pause p WHERE p.family = t.family)
-    ORDER BY id LIMIT :most FOR UPDATE SKIP LOCKED
+    SELECT id, status FROM task WHERE id = ANY (CAST(:ids AS uuid[])) AND status + 0 IN (0, 3) AND deadline_at < now()
 ), ended AS (
     UPDATE task t SET
         status = 2, attempt = t.attempt + 1, finished_at = now(), enqueued_at = NULL, lease_until = NULL,
@@ -95,16 +105,15 @@ WITH RECURSIVE o AS (
 SELECT origin FROM o WHERE origin IS NOT NULL
 """)
 
-_UNHINTED = Sql("""
-WITH due AS MATERIALIZED (
-    SELECT id FROM task
-    WHERE status = 0 AND family = :family AND run_at <= now() AND rescues < :suspect
-      AND (enqueued_at IS NULL OR enqueued_at < :watermark)
-      AND (CAST(:origin AS text) IS NULL OR origin = :origin)
-    ORDER BY id LIMIT :most FOR UPDATE SKIP LOCKED
-)
-UPDATE task t SET enqueued_at = now() FROM due WHERE t.id = due.id RETURNING t.id::text
+_OWED = Sql("""
+SELECT id::text FROM task
+WHERE status = 0 AND family = :family AND run_at <= now() AND rescues < :suspect
+  AND (enqueued_at IS NULL OR enqueued_at < :watermark)
+  AND (CAST(:origin AS text) IS NULL OR origin = :origin)
+  AND id <> ALL (CAST(:refused AS uuid[]))
+ORDER BY id LIMIT :most FOR UPDATE SKIP LOCKED
 """)
+_STAMP = Sql("UPDATE task SET enqueued_at = now() WHERE id = ANY (CAST(:ids AS uuid[])) RETURNING id::text")
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,11 +130,17 @@ class Clock:
 
 
 class Tick:
-    """One reconciler's turn: a transaction under the lock that keeps all others out."""
+    """One reconciler's turn: a transaction under the lock that keeps all others out.
 
-    def __init__(self, connection: Transaction, *, max_rescues: int) -> None:
+    Attributes:
+        refusals: the rows that refused what was to be done with them, and what PostgreSQL said.
+    """
+
+    def __init__(self, connection: Transaction, *, max_rescues: int, refused: set[str] | None = None) -> None:
         self._connection = connection
         self._max_rescues = max_rescues
+        self._refused = refused if refused is not None else set()
+        self.refusals: list[tuple[str, UnstorableData]] = []
 
     def clock(self) -> Clock:
         row = self._connection.execute(_CLOCK).one()
@@ -134,12 +149,12 @@ class Tick:
 
     def expire_leases(self) -> list[tuple[str, str]]:
         """End the leases that ran out. Returns (task id, error kind)."""
-        rows = self._connection.execute(_EXPIRE, {"max_rescues": self._max_rescues, "most": _END_AT_ONCE})
-        return [(row.id, row.error_kind) for row in rows]
+        found = self._found(_GONE, most=_END_AT_ONCE)
+        return [(row.id, row.error_kind) for row in self._done(_EXPIRE, found, max_rescues=self._max_rescues)]
 
     def enforce_deadlines(self) -> list[str]:
         """End tasks that are past their deadline, running ones too: the fence moves on. Returns their ids."""
-        return list(self._connection.execute(_DEADLINE, {"most": _END_AT_ONCE}).scalars())
+        return [row.id for row in self._done(_DEADLINE, self._found(_LATE, most=_END_AT_ONCE))]
 
     def waiting_families(self) -> list[str]:
         """Every family that has a PENDING task, served here or not."""
@@ -151,26 +166,43 @@ class Tick:
 
     def take_unhinted(self, family: str, watermark: dt.datetime, origin: str | None = None) -> list[str]:
         """Stamp due PENDING rows whose hint is gone as sent now. Returns their ids; the caller sends the hints."""
-        values = {
-            "family": family,
-            "watermark": watermark,
-            "origin": origin,
-            "suspect": max(1, self._max_rescues - 1),
-            "most": SEND_AT_ONCE,
-        }
-        return list(self._connection.execute(_UNHINTED, values).scalars())
+        suspect = max(1, self._max_rescues - 1)
+        found = self._found(
+            _OWED, family=family, watermark=watermark, origin=origin, suspect=suspect, most=SEND_AT_ONCE
+        )
+        return [row.id for row in self._done(_STAMP, found)]
+
+    def _found(self, statement: Sql, **values: Any) -> list[str]:
+        """Lock rows, in id order, that something is to be done with; those that refused it before are left alone."""
+        return list(self._connection.execute(statement, {**values, "refused": list(self._refused)}).scalars())
+
+    def _done(self, statement: Sql, ids: Sequence[str], **values: Any) -> list[Any]:
+        """Do it with these rows. One that refuses, by a trigger or for damage, holds up no other."""
+
+        def some(ids: Sequence[str]) -> list[Any]:
+            with self._connection.part():
+                return list(self._connection.execute(statement, {**values, "ids": list(ids)}))
+
+        return halved(ids, some, self._note_refusal)
+
+    def _note_refusal(self, task_id: str, error: UnstorableData) -> None:
+        self._refused.add(task_id)
+        self.refusals.append((task_id, error))
 
 
 @contextmanager
-def tick(db: Database, *, max_rescues: int) -> Iterator[Tick | None]:
+def tick(db: Database, *, max_rescues: int, refused: set[str] | None = None) -> Iterator[Tick | None]:
     """Take the reconciler's turn, or yield None when another process has it.
+
+    Args:
+        refused: the rows that refused what a turn does: they are left out, and those of this turn are added.
 
     Nothing but the database may be asked within the block: who stalls in it stops the recovery of all. Of one whose
     machine is lost PostgreSQL ends the turn itself.
     """
     with db.transaction() as connection:
         mine = connection.execute(_TURN, {"key": _RECONCILER_LOCK, "idle": f"{int(IDLE_S * 1000)}ms"}).one().mine
-        yield Tick(connection, max_rescues=max_rescues) if mine else None
+        yield Tick(connection, max_rescues=max_rescues, refused=refused) if mine else None
 
 
 _HOLDERS = """

@@ -9,6 +9,7 @@ from shared.columns import RESULT
 from shared.domain import Claimed, Finished, TaskStatus
 from shared.kinds import Outcome
 from shared.store.engine import Database, Prepared, Sql
+from shared.store.halves import halved
 
 # A row that somebody else has locked must not cost the others their leases.
 _HEARTBEAT = Prepared(
@@ -105,11 +106,14 @@ def record(db: Database, results: Sequence[Finished]) -> set[str]:
 
 
 def heartbeat(db: Database, held: Sequence[tuple[str, int]], *, lease_s: float) -> set[str]:
-    """Extend the leases of these (id, attempt) pairs. Returns the ids extended; the others are lost or locked."""
-    if not held:
-        return set()
-    ids, attempts = zip(*held, strict=True)
-    return {task_id for (task_id,) in db.run(_HEARTBEAT, ids=list(ids), attempts=list(attempts), lease_s=lease_s)}
+    """Extend the leases of these (id, attempt) pairs. Returns the ids extended; the others are lost or locked, or
+    refuse it."""
+
+    def extend(some: Sequence[tuple[str, int]]) -> list[tuple[Any, ...]]:
+        ids, attempts = zip(*some, strict=True)
+        return db.run(_HEARTBEAT, ids=list(ids), attempts=list(attempts), lease_s=lease_s)
+
+    return {task_id for (task_id,) in halved(held, extend, lambda fence, error: None)}
 
 
 def still_held(db: Database, fences: Sequence[tuple[str, int]]) -> set[str]:
