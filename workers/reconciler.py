@@ -14,6 +14,7 @@ from shared.outage import Outage
 from shared.store import fleet, operate, recovery
 from shared.store.engine import Database
 from shared.streams import WATERMARK_GRACE_S, Streams
+from workers.grace import Grace
 
 log = logging.getLogger("aitask.reconciler")
 
@@ -64,10 +65,9 @@ class Reconciler:
         self._lease_s = lease_s
         self._max_rescues = max_rescues
         self._stop = threading.Event()
-        self._outage_ended = time.monotonic() - lease_s
+        self._grace = Grace(lease_s)
         self._outage = Outage(log, "the reconciler waits: %s")
         self._pauses_stay = Outage(log, "pauses that are over cannot be lifted yet: %s")
-        self._servers: dict[dt.datetime, float] = {}
         self._made_anew: set[str] = set()
         # Rows that refuse to be ended or stamped, tried again once a lease.
         self._refused: set[str] = set()
@@ -75,6 +75,10 @@ class Reconciler:
 
     def stop(self) -> None:
         self._stop.set()
+
+    def database_was_away(self) -> None:
+        """PostgreSQL was away when this worker started: others could not beat either."""
+        self._grace.outage_seen()
 
     def group_was_gone(self, family: str) -> None:
         """A reader found the family's group gone: all earlier hints went with it, so none needs a grace."""
@@ -93,7 +97,7 @@ class Reconciler:
                 while self.tick():
                     pass
                 if self._outage.over():
-                    self._outage_ended = time.monotonic()
+                    self._grace.outage_seen()
             except AitaskError as error:
                 self._outage.met(error)
 
@@ -168,14 +172,13 @@ class Reconciler:
             self._pauses_stay.met(error)
 
     def _may_end_leases(self, clock: recovery.Clock) -> bool:
-        """Workers that could not beat because the database was away get a whole lease to beat again.
-
-        A standby that was promoted may have been up for long: the lease counts from when this worker first saw it.
-        """
-        now = time.monotonic()
-        seen = self._servers.setdefault(clock.server_started, now)
-        grace_over = now - max(self._outage_ended, seen) >= self._lease_s
-        return not self._outage.on and grace_over and clock.up_s >= self._lease_s
+        """Workers that could not beat because the database was away get a whole lease to beat again."""
+        over = self._grace.is_over(
+            server_started=clock.server_started,
+            up_s=clock.up_s,
+            primary_for_s=lambda: recovery.primary_for_s(self._db),
+        )
+        return over and not self._outage.on
 
     def _hints_gone_before(self, waiting: tuple[dt.datetime, list[Queue]]) -> dict[Queue, dt.datetime]:
         """Ask Redis, for each family, before which database time a hint that is still owed must be gone.

@@ -171,13 +171,17 @@ class Worker:
 
     def _get_ready(self) -> bool:
         """Wait for PostgreSQL, and know what is paused before anything is claimed. False: told to stop meanwhile."""
-        while wait_until_ready(self.db, wait=self._told_to_stop.wait):
+        while wait_until_ready(self.db, wait=self._wait_for_postgresql):
             try:
                 self._look_out.look()
                 return True
             except DatabaseUnavailable:
                 log.debug("PostgreSQL is gone again")
         return False
+
+    def _wait_for_postgresql(self, seconds: float) -> bool:
+        self._reconciler.database_was_away()
+        return self._told_to_stop.wait(seconds)
 
     async def _work(self) -> PartEnded | None:
         """Run every part until told to stop, or until one ends by itself: that is returned."""

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
+from shared.errors import AitaskError
 from shared.store.engine import Database, Sql, Transaction, UnstorableData
 from shared.store.halves import halved
 
@@ -26,6 +27,15 @@ SELECT pg_try_advisory_xact_lock(:key) AS mine, set_config('idle_in_transaction_
 _CLOCK = Sql("""
 SELECT clock_timestamp() AS now, now() - pg_postmaster_start_time() AS up, pg_postmaster_start_time() AS started,
        (SELECT min(lease_until) FROM task WHERE status = 3) - clock_timestamp() AS next_lease
+""")
+
+# A promotion begins a new timeline, and the first checkpoint on it comes after the promotion. Source: PostgreSQL's
+# documentation, "Timelines" and "pg_control_checkpoint".
+_PRIMARY = Sql("""
+SELECT CASE WHEN pg_is_in_recovery() THEN 0
+            WHEN c.timeline_id <> ('x' || left(pg_walfile_name(pg_current_wal_lsn()), 8))::bit(32)::int THEN 0
+            ELSE extract(epoch FROM now() - c.checkpoint_time) END::float AS for_s
+FROM pg_control_checkpoint() c
 """)
 
 _GONE = Sql("""
@@ -203,6 +213,18 @@ def tick(db: Database, *, max_rescues: int, refused: set[str] | None = None) -> 
     with db.transaction() as connection:
         mine = connection.execute(_TURN, {"key": _RECONCILER_LOCK, "idle": f"{int(IDLE_S * 1000)}ms"}).one().mine
         yield Tick(connection, max_rescues=max_rescues, refused=refused) if mine else None
+
+
+def primary_for_s(db: Database) -> float:
+    """For how long the server has been the primary at least, in seconds; 0 when it does not tell.
+
+    Only together with its uptime: a standby's last checkpoint was its primary's, until it is promoted.
+    """
+    try:
+        return max(0.0, float(db.rows(_PRIMARY)[0]["for_s"]))
+    except AitaskError:
+        # Some hosts keep the function from users.
+        return 0.0
 
 
 _HOLDERS = """
