@@ -151,6 +151,7 @@ AND NOT EXISTS (
     WHERE p.family = t.family AND p.model = t.model AND p.room <= 0)
 """
 
+# By `enqueued_at` alone: a batch, or all that Redis lost, shares one, and would be sorted as a whole for a few of it.
 _CLAIM_DUE = Prepared(
     "aitask_claim_due",
     f"""
@@ -158,7 +159,7 @@ WITH found AS MATERIALIZED (
     SELECT t.id, t.family, t.model FROM task t
     WHERE t.status = 0 AND t.family = :family AND t.run_at <= now() AND t.rescues < :suspect AND {_OURS}
       AND {_ASKABLE}
-    ORDER BY t.enqueued_at, t.id LIMIT :most FOR UPDATE OF t SKIP LOCKED
+    ORDER BY t.enqueued_at LIMIT :most FOR UPDATE OF t SKIP LOCKED
 ), {_TAKE}
 """,
     family="text",

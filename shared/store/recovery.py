@@ -115,13 +115,22 @@ WITH RECURSIVE o AS (
 SELECT origin FROM o WHERE origin IS NOT NULL
 """)
 
-_OWED = Sql("""
-SELECT id::text FROM task
-WHERE status = 0 AND family = :family AND run_at <= now() AND rescues < :suspect
-  AND (enqueued_at IS NULL OR enqueued_at < :watermark)
-  AND (CAST(:origin AS text) IS NULL OR origin = :origin)
+# Each half by a range of the index, so that a backlog whose hints are there is not looked at, however long it is. By
+# `origin = :origin` the planner would take the index of origins, and look at every task of this one.
+_OWED_PART = """
+SELECT id FROM task
+WHERE status = 0 AND family = :family AND {} AND run_at <= now() AND rescues < :suspect
+  AND (CAST(:origin AS text) IS NULL OR origin IS NOT DISTINCT FROM :origin)
   AND id <> ALL (CAST(:refused AS uuid[]))
-ORDER BY id LIMIT :most FOR UPDATE SKIP LOCKED
+LIMIT :most
+"""
+_OWED = Sql(f"""
+WITH owed AS MATERIALIZED (
+    ({_OWED_PART.format("enqueued_at IS NULL")}) UNION ALL ({_OWED_PART.format("enqueued_at < :watermark")})
+)
+SELECT t.id::text FROM task t JOIN owed ON owed.id = t.id
+WHERE t.status + 0 = 0 AND t.run_at <= now() AND (t.enqueued_at IS NULL OR t.enqueued_at < :watermark)
+ORDER BY t.id LIMIT :most FOR UPDATE OF t SKIP LOCKED
 """)
 _STAMP = Sql("UPDATE task SET enqueued_at = now() WHERE id = ANY (CAST(:ids AS uuid[])) RETURNING id::text")
 
