@@ -31,7 +31,8 @@ class Running:
 
 
 @contextlib.contextmanager
-def _gateway(stand: Stand) -> Iterator[Running]:
+def running_gateway(stand: Stand) -> Iterator[Running]:
+    """Run `aitask gateway` for a stand."""
     with socket.socket() as found:
         found.bind(("127.0.0.1", 0))
         port = found.getsockname()[1]
@@ -70,7 +71,7 @@ async def _post(url: str, number: int) -> float:
 
 def gateway(submissions: int = 1500, requests: int = 50_000, watchers: int = 1000) -> None:
     """Submissions per second, memory over 50,000 requests, and 1,000 watchers of one process."""
-    with mock() as up, stage(up.url) as stand, _gateway(stand) as running:
+    with mock() as up, stage(up.url) as stand, running_gateway(stand) as running:
         checked = plan(Request(prompt="hello", models=BODY["model"].split(",")), stand.settings)
         direct, through = [], []
         for _ in range(3):
@@ -91,7 +92,7 @@ def gateway(submissions: int = 1500, requests: int = 50_000, watchers: int = 100
               f"after {requests:,} {now_mb(running.pid):.0f}")  # fmt: skip
     with upstream("--latency", "1", "--tps", "20", "--tokens", "100") as slow, stage(slow.url) as stand:
         stand.start_worker("qwen", "-c", "200")
-        with _gateway(stand) as running:
+        with running_gateway(stand) as running:
             batches = [stand.submit(f"p{n}", "qwen").batch_id for n in range(100)]
             before = now_mb(running.pid)
             told = asyncio.run(_watch(running.url, batches, watchers))

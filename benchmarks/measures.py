@@ -15,6 +15,7 @@ from typing import Any
 
 from benchmarks.gateway import gateway
 from benchmarks.stage import Upstream, all_done, cpu_s, held_back, mock, now_mb, peak_mb, server_pids, stage, upstream
+from benchmarks.strangers import strangers
 from shared import servers
 from shared.bulk import submit_all
 from shared.submission import Request, plan, submit
@@ -306,6 +307,7 @@ MEASURES = {
     "kill": kill,
     "outage": outage,
     "gateway": gateway,
+    "strangers": strangers,
     "bulk": bulk,
     "growth": growth,
     "memory": memory,

@@ -58,12 +58,18 @@ def connection_class(limits: Limits) -> type[asyncio.Protocol]:
             self._watch()
 
         def on_response_complete(self) -> None:
+            if self.conn.their_state is h11.SEND_BODY:
+                # What came of a body that nobody reads.
+                self.cycle.body = bytearray()
             super().on_response_complete()
             self._watch()
 
         def connection_lost(self, exc: Exception | None) -> None:
             self._stop()
             super().connection_lost(exc)
+            # They point at each other and at us: what they hold would lie about until the collector comes by.
+            self.cycle = None  # type: ignore[assignment]
+            self.conn = h11.Connection(h11.SERVER)
 
         def _watch(self) -> None:
             awaited = _awaited(self.conn, self.cycle)

@@ -26,6 +26,7 @@ from shared.store.outage import wait_until_ready
 
 _STOP_S = 3
 _FILES = 65_536
+_READ_BYTES = 64 * 1024
 
 
 def check_host(host: str, settings: Settings) -> bool:
@@ -117,6 +118,8 @@ def _listening(host: str, port: int) -> socket.socket:
         family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
         listening = socket.socket(family, socket.SOCK_STREAM)
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        # Connections inherit it: what one can make us read before its head is judged.
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _READ_BYTES)
         listening.bind((host, port))
         listening.listen(2048)
     except OSError as error:
