@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
+from aitask_cli import endings
 from aitask_cli.attach import attach
 from aitask_cli.exit_codes import Exit
 from aitask_cli.session import Session, open_session, settings_for
@@ -37,6 +38,11 @@ def ask(wanted: Ask) -> Exit:
         checked = _check(_with_models(session, wanted.request), settings)
         for name in checked.twice:
             say(f"{name} is named twice and asked once")
+        for said in (
+            *endings.about_asked(settings, checked.routed, endings.today()),
+            *endings.about_options(settings, checked.routed, checked.request.options),
+        ):
+            say(said)
         session.make_way()
         submission = submit(session.db, session.streams, checked)
         _tell(session, checked, submission)

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from enum import Enum
 
+from aitask_cli import endings
 from aitask_cli.down import downs
 from aitask_cli.probe import Probe, probe
 from shared.errors import AitaskError
@@ -134,6 +135,9 @@ def _endpoints(settings: Settings) -> Iterator[Check]:
         yield Check("endpoints", Level.OK, "every family is answered by the simulator")
         return
     for family in settings.families:
+        ending = endings.about_default(settings, family, endings.today())
+        if ending is not None:
+            yield Check(f"model {family.name}", Level.WARNING, *ending)
         if family.missing:
             yield Check(
                 f"endpoint {family.name}",
@@ -148,15 +152,12 @@ def _endpoints(settings: Settings) -> Iterator[Check]:
 def _endpoint(family: Family, said: Probe) -> Check:
     name = f"endpoint {family.name}"
     if said.error is not None:
-        remedy = f"check {family.prefix}_SERVICE_URL"
-        if said.status is not None:
-            remedy = f"check {family.prefix}_API_KEY"
-        return Check(name, Level.WARNING, f"{family.endpoint}: {said.error}", remedy)
+        return Check(name, Level.WARNING, f"{family.endpoint}: {said.error}", said.remedy)
     check = Check(name, Level.OK, f"{family.endpoint} answers")
     if said.models is None:
-        return check
+        return replace(check, found=f"{family.endpoint} answers, and lists no models")
     names = {model.removeprefix("models/") for model in said.models}
-    wanted = family.default_model
+    wanted = family.default_model.removeprefix("models/")
     if names and wanted not in names and f"{wanted}:latest" not in names:
         return Check(
             name, Level.WARNING, f"{family.endpoint} has no model {wanted}, which `{family.name}` means",

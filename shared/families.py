@@ -23,7 +23,6 @@ class FamilyRow:
     Attributes:
         prefix: what its settings start with (`LLM` gives LLM_SERVICE_URL, LLM_API_KEY …).
         patterns: shell patterns over lower-case model names, tried in order.
-        default_model: what the bare family name asks for.
         endpoint: the endpoint when no setting names one.
         needs_key: whether that default endpoint is of no use without an API key.
         timeout_s: the whole call, in seconds; idle_timeout_s: between two pieces of payload.
@@ -38,7 +37,6 @@ class FamilyRow:
     name: str
     prefix: str
     patterns: tuple[str, ...]
-    default_model: str
     endpoint: str
     needs_key: bool
     timeout_s: float
@@ -72,7 +70,6 @@ BUILT_IN = (
         name="gemini",
         prefix="GEMINI",
         patterns=("gemini*", "models/gemini*"),
-        default_model="gemini-2.5-flash",
         # https://ai.google.dev/gemini-api/docs/openai
         endpoint="https://generativelanguage.googleapis.com/v1beta/openai",
         needs_key=True,
@@ -84,7 +81,6 @@ BUILT_IN = (
         name="deepseek",
         prefix="DEEPSEEK",
         patterns=("deepseek*",),
-        default_model="deepseek-reasoner",
         # https://api-docs.deepseek.com
         endpoint="https://api.deepseek.com/v1",
         needs_key=True,
@@ -103,7 +99,6 @@ BUILT_IN = (
             # Ollama's own form, name:tag, whatever the name.
             "*:*",
         ),
-        default_model="qwen2.5",
         endpoint="http://localhost:11434",
         needs_key=False,
         timeout_s=300.0,

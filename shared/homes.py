@@ -29,6 +29,12 @@ def env_file() -> Path | None:
     return found / ".env" if found else None
 
 
+def models_file() -> Path | None:
+    """The user's own rows about models, None without a home directory."""
+    found = _place("XDG_CONFIG_HOME", ".config")
+    return found / "models.json" if found else None
+
+
 def memory() -> Path | None:
     """Where is kept what the user has been told and what they trust, None without a home directory."""
     return _place("XDG_STATE_HOME", ".local/state")

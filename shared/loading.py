@@ -11,11 +11,12 @@ import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from shared import credentials, env_files, homes, sources
+from shared import credentials, env_files, homes, models_file, setting_values, sources
 from shared.env_files import EnvFile
 from shared.errors import SettingFault
 from shared.families import BUILT_IN
 from shared.memory import Memory
+from shared.models import Models
 from shared.servers import ignored_parameters
 from shared.settings import Settings, family_variables, setting_fields, setting_names, settings_from
 from shared.sources import HONCHO, STEERING, TRUST, Note, Source, Sources
@@ -44,7 +45,7 @@ def load(*, demo: bool = False) -> Settings:
         found = gathered(os.environ)
         check_trust(found, Memory())
         _steer(found)
-    settings = settings_from(found.values)
+    settings = settings_from(found.values, _models(found, demo=demo))
     about_files = tuple(_about_files(found))
     if demo:
         return dataclasses.replace(settings, sources=found, notes=about_files)
@@ -61,6 +62,16 @@ def load(*, demo: bool = False) -> Settings:
     )
     settings = dataclasses.replace(settings, families=families, sources=found)
     return dataclasses.replace(settings, notes=(*about_files, *_about_servers(settings)))
+
+
+def _models(found: Sources, *, demo: bool) -> Models:
+    """The user's own rows about models, in front of the package's; the demo has the package's alone."""
+    named = found.values.get("AITASK_MODELS_FILE", "").strip()
+    try:
+        path = Path(setting_values.path(named)) if named else homes.models_file()
+    except ValueError as error:
+        raise SettingFault(f"AITASK_MODELS_FILE {error}", remedy="see .env.example") from None
+    return Models() if demo or path is None else Models(models_file.read(path, must_exist=bool(named)))
 
 
 def gathered(environ: Mapping[str, str]) -> Sources:

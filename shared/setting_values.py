@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from typing import Any
 from urllib.parse import urlsplit
@@ -15,6 +16,14 @@ Parse = Any
 def text(value: str) -> str:
     """Any text."""
     return value
+
+
+def path(value: str) -> str:
+    """A file, by its whole path: a relative one would be another one in another directory."""
+    found = os.path.expanduser(value)
+    if not os.path.isabs(found):
+        raise ValueError("must be a whole path, such as /home/me/models.json")
+    return found
 
 
 def key(value: str) -> str:

@@ -19,6 +19,7 @@ from shared import homes
 from shared import setting_values as values
 from shared.errors import SettingFault
 from shared.families import BUILT_IN, Family, FamilyRow, valid_family_name
+from shared.models import Models
 from shared.postgres_url import hosts_of
 from shared.sources import Note, Sources
 
@@ -152,11 +153,19 @@ class Settings:
     plain_http: tuple[str, ...] = _setting(
         "AITASK_PLAIN_HTTP", (), values.names, "hosts that may be sent a key over plain http, comma-separated"
     )
+    models_file: str | None = _setting(
+        "AITASK_MODELS_FILE",
+        None,
+        values.path,
+        "your own rows about models; unset: ~/.config/aitask/models.json",
+        claim=True,
+    )
     log_level: str = _setting(
         "AITASK_LOG_LEVEL", "info", values.choice("debug", "info", "warning", "error"), "least level logged"
     )
 
     families: tuple[Family, ...] = field(default=(), metadata={})
+    models: Models = field(default_factory=Models, metadata={})
     demo: bool = field(default=False, metadata={})
     origin: str | None = field(default=None, compare=False, metadata={})
     sources: Sources = field(default_factory=Sources, compare=False, repr=False, metadata={})
@@ -275,7 +284,7 @@ def _parsed(environ: Mapping[str, str], name: str, parse: values.Parse, default:
         raise SettingFault(f"{name} {error}", remedy="see .env.example") from None
 
 
-def _built_in(row: FamilyRow, environ: Mapping[str, str]) -> Family:
+def _built_in(row: FamilyRow, environ: Mapping[str, str], models: Models) -> Family:
     names = family_variables(row)
     given = {key: _parsed(environ, name, _FAMILY_PARSE[key], None) for key, name in names.items()}
     return Family(
@@ -283,7 +292,7 @@ def _built_in(row: FamilyRow, environ: Mapping[str, str]) -> Family:
         prefix=row.prefix,
         patterns=row.patterns,
         routed=given["patterns"] or (),
-        default_model=given["default_model"] or row.default_model,
+        default_model=given["default_model"] or models.default(row.name) or row.name,
         endpoint=given["endpoint"] or row.endpoint,
         api_key=given["api_key"],
         needs_key=row.needs_key and given["endpoint"] is None,
@@ -300,7 +309,7 @@ def _built_in(row: FamilyRow, environ: Mapping[str, str]) -> Family:
     )
 
 
-def _added(name: str, environ: Mapping[str, str]) -> Family:
+def _added(name: str, environ: Mapping[str, str], models: Models) -> Family:
     if not valid_family_name(name):
         raise SettingFault(f"AITASK_FAMILIES names {name!r}", remedy="a letter, then letters, digits, - or _")
     names = family_variables(name)
@@ -316,7 +325,7 @@ def _added(name: str, environ: Mapping[str, str]) -> Family:
         prefix=name.upper().replace("-", "_"),
         patterns=(),
         routed=patterns,
-        default_model=given["default_model"] or (plain[0] if plain else name),
+        default_model=given["default_model"] or (plain[0] if plain else models.default(name) or name),
         endpoint=given["endpoint"],
         api_key=given["api_key"],
         timeout_s=given["timeout_s"] or 300.0,
@@ -330,22 +339,23 @@ def _added(name: str, environ: Mapping[str, str]) -> Family:
     )
 
 
-def _families(environ: Mapping[str, str], added: tuple[str, ...]) -> tuple[Family, ...]:
+def _families(environ: Mapping[str, str], added: tuple[str, ...], models: Models) -> tuple[Family, ...]:
     built_in = {row.name for row in BUILT_IN}
     for name in added:
         if name in built_in:
             raise SettingFault(f"AITASK_FAMILIES names {name}, which is built in", remedy="leave it out")
-    return (*(_added(name, environ) for name in added), *(_built_in(row, environ) for row in BUILT_IN))
+    return (*(_added(name, environ, models) for name in added), *(_built_in(row, environ, models) for row in BUILT_IN))
 
 
-def settings_from(environ: Mapping[str, str]) -> Settings:
-    """Make settings from variables alone.
+def settings_from(environ: Mapping[str, str], models: Models | None = None) -> Settings:
+    """Make settings from variables alone, and what is known of models.
 
     Raises:
         SettingFault: a value is bad; the message names the variable.
     """
     values = {f.name: _parsed(environ, f.metadata["env"], f.metadata["parse"], f.default) for f in setting_fields()}
-    return Settings(**values, families=_families(environ, values["more_families"]))
+    known = models or Models()
+    return Settings(**values, families=_families(environ, values["more_families"], known), models=known)
 
 
 def for_demo(settings: Settings) -> Settings:

@@ -14,6 +14,7 @@ def command(as_json: bool, demo: bool) -> int:
     """List families with their endpoints, whether those can be reached, and the models they have."""
     from concurrent.futures import ThreadPoolExecutor
 
+    from aitask_cli import endings
     from aitask_cli.probe import probe
     from aitask_cli.session import open_session, settings_for
     from aitask_cli.views import shape
@@ -27,8 +28,11 @@ def command(as_json: bool, demo: bool) -> int:
     with ThreadPoolExecutor(8) as pool:
         probes = list(pool.map(probe, settings.families))
     found = list(zip(settings.families, probes, strict=True))
+    day = endings.today()
+    ending = {family.name: endings.about_default(settings, family, day) for family in settings.families}
+    told = {name: "; ".join(said) for name, said in ending.items() if said is not None}
     if as_json:
-        out_json(shape.dumps(shape.families(found)))
+        out_json(shape.dumps(shape.families(found, told)))
     else:
-        print_families(found)
+        print_families(found, told)
     return 0

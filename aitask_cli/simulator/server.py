@@ -28,7 +28,10 @@ _FILES = 16_384
 _KEEPALIVE_S = 0.2
 _PROMPT_BYTES = 64 << 20
 THOUGHT = "The user asks something. Simulated thinking weighs it and finds it simple."
-MODELS = ("gemini-2.5-flash", "gemini-2.5-pro", "deepseek-reasoner", "deepseek-r1:1.5b", "qwen2.5", "llama3.2:3b")
+MODELS = (
+    "gemini-3.5-flash-lite", "gemini-3.8-flash", "gemini-2.5-flash", "gemini-2.5-pro", "deepseek-flash",
+    "deepseek-r1:1.5b", "qwen2.5", "llama3.2:3b",
+)  # fmt: skip
 
 
 class Simulator:

@@ -124,14 +124,17 @@ def held_in_words(family: str, state: Mapping[str, Any]) -> str:
     return f"{family}: {', '.join(said)}" if said else ""
 
 
-def print_families(found: Sequence[tuple[Family, Probe]]) -> None:
-    """Print the families with their endpoints and models."""
+def print_families(found: Sequence[tuple[Family, Probe]], endings: Mapping[str, str]) -> None:
+    """Print the families with their endpoints and models, and below them which defaults end."""
     rows = []
     for family, probe in found:
-        state = family.missing or probe.error or "answers"
+        error = f"{probe.error}; {probe.remedy}" if probe.error and probe.remedy else probe.error
+        state = family.missing or error or "answers"
         models = ", ".join(probe.models) if probe.models else ""
         rows.append((family.name, family.endpoint, state, family.default_model, models))
     print_rows(("family", "endpoint", "state", "default", "models"), rows, wide=4)
+    for said in endings.values():
+        say(said)
 
 
 def print_logs(lines: Sequence[LogLine], *, traces: bool) -> None:

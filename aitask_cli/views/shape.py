@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from shared import columns
@@ -136,8 +136,8 @@ def workers(views: Sequence[WorkerView], pauses: Sequence[Pause], cooldowns: Seq
     }
 
 
-def families(found: Sequence[tuple[Family, Probe]]) -> dict[str, Any]:
-    """The families with their endpoints; never a key."""
+def families(found: Sequence[tuple[Family, Probe]], endings: Mapping[str, str]) -> dict[str, Any]:
+    """The families with their endpoints; never a key. `ending`: that the default model ends, and what mends it."""
     return {
         "families": [
             {
@@ -148,6 +148,8 @@ def families(found: Sequence[tuple[Family, Probe]]) -> dict[str, Any]:
                 "patterns": [*family.routed, *family.patterns],
                 "reachable": probe.error is None,
                 "error": probe.error,
+                "remedy": family.missing or probe.remedy or None,
+                "ending": endings.get(family.name),
                 "models": list(probe.models) if probe.models is not None else None,
             }
             for family, probe in found

@@ -26,7 +26,7 @@ def test_every_line_becomes_a_batch_and_all_are_answered(stand: Stand) -> None:
     first, second = stand.batch(ids[0]), stand.batch(ids[1])
     assert (first.prompt, second.prompt, second.system) == ("first", "second", "be brief")
     assert second.options == {"temperature": 0.0}
-    assert [task.model for task in first.tasks] == ["qwen2.5", "gemini-2.5-flash"]
+    assert [task.model for task in first.tasks] == ["qwen2.5", "gemini-3.5-flash-lite"]
     assert {task.status for task in (*first.tasks, *second.tasks)} == {TaskStatus.SUCCESS}
     assert stand.upstream.calls == 1204
 

@@ -42,7 +42,7 @@ def test_piped_answers_are_plain_and_progress_goes_to_stderr(stand: Stand) -> No
     assert "answered in" in one.err
     several = stand.aitask(*ASK, "qwen", "-m", "gemini")
     assert "## qwen2.5\n" in several.out
-    assert "## gemini-2.5-flash\n" in several.out
+    assert "## gemini-3.5-flash-lite\n" in several.out
     assert "\x1b" not in several.out + several.err
 
 

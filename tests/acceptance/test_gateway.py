@@ -128,7 +128,7 @@ def test_events_tell_states_and_text_and_resume_where_they_were(gateway: Gateway
 
 def test_openai_s_client_plain_and_streaming_one_model_and_three(gateway: Gateway) -> None:
     client = openai.OpenAI(base_url=f"{gateway.url}/v1", api_key="unused")
-    assert {model.id for model in client.models.list()} >= {"gemini-2.5-flash"}
+    assert {model.id for model in client.models.list()} >= {"gemini-3.5-flash-lite"}
     messages: Any = [
         {"role": "system", "content": "be brief"},
         {"role": "user", "content": "hello"},
@@ -142,7 +142,7 @@ def test_openai_s_client_plain_and_streaming_one_model_and_three(gateway: Gatewa
     assert one.usage.total_tokens == one.usage.prompt_tokens + one.usage.completion_tokens > 0
     three = client.chat.completions.create(model="qwen,gemini,deepseek", messages=messages)
     assert [choice.index for choice in three.choices] == [0, 1, 2]
-    assert [choice.model for choice in three.choices] == ["qwen2.5", "gemini-2.5-flash", "deepseek-reasoner"]  # type: ignore[attr-defined]
+    assert [choice.model for choice in three.choices] == ["qwen2.5", "gemini-3.5-flash-lite", "deepseek-flash"]  # type: ignore[attr-defined]
     said: dict[int, str] = {}
     usage = None
     for chunk in client.chat.completions.create(

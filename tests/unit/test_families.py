@@ -12,11 +12,11 @@ from shared.settings import settings_from
 @pytest.mark.parametrize(
     ("name", "model", "family"),
     [
-        ("gemini", "gemini-2.5-flash", "gemini"),
-        ("Gemini", "gemini-2.5-flash", "gemini"),
+        ("gemini", "gemini-3.5-flash-lite", "gemini"),
+        ("Gemini", "gemini-3.5-flash-lite", "gemini"),
         ("gemini-2.5-pro", "gemini-2.5-pro", "gemini"),
         ("models/gemini-2.5-pro", "models/gemini-2.5-pro", "gemini"),
-        ("deepseek", "deepseek-reasoner", "deepseek"),
+        ("deepseek", "deepseek-flash", "deepseek"),
         ("deepseek-r1:1.5b", "deepseek-r1:1.5b", "deepseek"),
         ("qwen", "qwen2.5", "qwen"),
         ("qwen2.5-coder:7b", "qwen2.5-coder:7b", "qwen"),

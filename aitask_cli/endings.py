@@ -1,0 +1,60 @@
+"""What is said of models that have ended, or end soon: those that a setting names, and those that are asked. Pure."""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Iterable, Iterator
+
+from shared import models
+from shared.families import BUILT_IN, Family
+from shared.settings import Settings, family_variables
+from shared.sources import Source
+
+
+def today() -> dt.date:
+    """The day that models' ends are held against."""
+    return dt.datetime.now(dt.timezone.utc).date()
+
+
+def about_default(settings: Settings, family: Family, day: dt.date) -> tuple[str, str] | None:
+    """Say that the model which a family's bare name means has ended or ends within the notice, and the line to change.
+
+    Returns (what is so, what mends it), or None.
+    """
+    row = settings.models.find(family, family.default_model)
+    if settings.demo or row is None or not models.ends_soon(row, day):
+        return None
+    variable = _variable(family)
+    said = f"`{family.name}` means {family.default_model}, which {models.fate(row, day)}"
+    if settings.sources.source(variable) is not Source.DEFAULT:
+        said = f"{settings.sources.line(variable)} names {family.default_model}, which {models.fate(row, day)}"
+    better = row.successor or settings.models.default(family.name)
+    return said, f'set {variable}="{better}"' if better else f"name another in {variable}"
+
+
+def about_asked(settings: Settings, asked: Iterable[tuple[str, Family]], day: dt.date) -> Iterator[str]:
+    """Say which of the asked models have ended: by the line to change, where a setting names them."""
+    for model, family in () if settings.demo else asked:
+        row = settings.models.find(family, model)
+        if row is None or not models.ended(row, day):
+            continue
+        about = about_default(settings, family, day) if model == family.default_model else None
+        if about is not None:
+            yield "; ".join(about)
+        else:
+            instead = f"; ask {family.name}/{row.successor}" if row.successor else ""
+            yield f"{model} {models.fate(row, day)}{instead}"
+
+
+def about_options(settings: Settings, asked: Iterable[tuple[str, Family]], options: Iterable[str]) -> Iterator[str]:
+    """Say which options a model takes and does not heed."""
+    given = list(options)
+    for model, family in asked:
+        ignored = models.unheeded(settings.models.find(family, model), given)
+        if ignored:
+            yield f"{model} ignores {', '.join(ignored)}"
+
+
+def _variable(family: Family) -> str:
+    row = next((row for row in BUILT_IN if row.name == family.name), family.name)
+    return family_variables(row)["default_model"]
