@@ -11,6 +11,8 @@ from urllib.parse import urlsplit, urlunsplit
 from shared.errors import UnknownModel, UsageFault
 
 MAX_MODEL_CHARS = 200
+# DeepSeek keeps a call waiting for up to ten minutes before it begins (https://api-docs.deepseek.com/quick_start/rate_limit).
+QUEUE_S = 660.0
 _NAME = re.compile(r"[a-z][a-z0-9_-]{0,30}")
 _CHAT = "/chat/completions"
 _MODEL = re.compile(r"[^\s\x00-\x1f\x7f-\x9f,]+")
@@ -112,7 +114,8 @@ class Family:
     """A kind of upstream with the settings it has here.
 
     `routed` are the patterns that the user gave, which come before anybody's own `patterns`. `limit` is the most
-    calls that one worker makes at once, None for as many as it has slots. `behaviour` names the file in
+    calls that one worker makes at once, None for as many as it has slots. `first_token_s` is the limit before the first
+    payload, None for the idle one; `queue_s` is how long signs of life may put it off. `behaviour` names the file in
     `workers/families/`; families added by settings use `generic`. `withheld` says why a key that is set does not go to
     the endpoint: then there is no `api_key` here.
     """
@@ -127,6 +130,8 @@ class Family:
     needs_key: bool = False
     timeout_s: float = 300.0
     idle_timeout_s: float = 120.0
+    first_token_s: float | None = None
+    queue_s: float = QUEUE_S
     limit: int | None = None
     options: dict[str, Any] = field(default_factory=dict)
     behaviour: str = "generic"

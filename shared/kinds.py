@@ -20,6 +20,8 @@ class ErrorKind(_Word):
     CONNECT = "connect"
     CONNECT_TIMEOUT = "connect_timeout"
     TLS = "tls"
+    CERTIFICATE = "certificate"
+    PROXY = "proxy"
     RESET = "reset"
     BAD_URL = "bad_url"
     REDIRECT = "redirect"
@@ -27,6 +29,7 @@ class ErrorKind(_Word):
     IDLE_TIMEOUT = "idle_timeout"
     # what came
     BAD_JSON = "bad_json"
+    BAD_ENCODING = "bad_encoding"
     BAD_ANSWER = "bad_answer"
     EMPTY_ANSWER = "empty_answer"
     NO_ANSWER = "no_answer"

@@ -18,7 +18,7 @@ from urllib.parse import quote
 from shared import homes
 from shared import setting_values as values
 from shared.errors import SettingFault
-from shared.families import BUILT_IN, Family, FamilyRow, valid_family_name
+from shared.families import BUILT_IN, QUEUE_S, Family, FamilyRow, valid_family_name
 from shared.models import Models
 from shared.postgres_url import hosts_of
 from shared.sources import Note, Sources
@@ -242,6 +242,8 @@ def family_variables(row: FamilyRow | str) -> dict[str, str]:
         "default_model": f"{prefix}_DEFAULT_MODEL",
         "timeout_s": f"{prefix}_TIMEOUT_S",
         "idle_timeout_s": f"{prefix}_IDLE_TIMEOUT_S",
+        "first_token_s": f"{prefix}_FIRST_TOKEN_S",
+        "queue_s": f"{prefix}_QUEUE_S",
         "limit": f"{prefix}_LIMIT",
         "think": f"{prefix}_THINK",
         "refusals": f"{prefix}_REFUSALS",
@@ -265,6 +267,8 @@ _FAMILY_PARSE: dict[str, values.Parse] = {
     "default_model": values.text,
     "timeout_s": values.seconds(0.1, 86400),
     "idle_timeout_s": values.seconds(0.1, 86400),
+    "first_token_s": values.seconds(0.1, 86400),
+    "queue_s": values.seconds(0, 86400),
     "limit": values.whole(1, 5000),
     "think": values.choice("auto", "open", "none"),
     "refusals": values.phrases,
@@ -298,6 +302,8 @@ def _built_in(row: FamilyRow, environ: Mapping[str, str], models: Models) -> Fam
         needs_key=row.needs_key and given["endpoint"] is None,
         timeout_s=given["timeout_s"] or row.timeout_s,
         idle_timeout_s=given["idle_timeout_s"] or row.idle_timeout_s,
+        first_token_s=given["first_token_s"],
+        queue_s=QUEUE_S if given["queue_s"] is None else given["queue_s"],
         limit=given["limit"],
         options=row.options,
         behaviour=row.name,
@@ -330,6 +336,8 @@ def _added(name: str, environ: Mapping[str, str], models: Models) -> Family:
         api_key=given["api_key"],
         timeout_s=given["timeout_s"] or 300.0,
         idle_timeout_s=given["idle_timeout_s"] or 120.0,
+        first_token_s=given["first_token_s"],
+        queue_s=QUEUE_S if given["queue_s"] is None else given["queue_s"],
         limit=given["limit"],
         think=given["think"] or "auto",
         refusals=given["refusals"] or (),

@@ -27,6 +27,10 @@ _DOWN = {
 }  # fmt: skip
 
 
+# What keeps a call from its endpoint, and so shows nothing of it.
+_UNREACHED = {ErrorKind.CERTIFICATE, ErrorKind.PROXY, ErrorKind.BAD_URL}
+
+
 def endpoint_down(error: UpstreamError) -> bool:
     """Tell whether an error counts for the family's breaker."""
     status = error.http_status
@@ -101,7 +105,7 @@ def _failed(task: Claimed, error: UpstreamError, gate: Gate, *, max_failures: in
     )
     if endpoint_down(error):
         gate.failed(task.family, error.message)
-    elif not error.limited:
+    elif not error.limited and error.kind not in _UNREACHED:
         gate.succeeded(task.family)
     if decision.cool_s:
         gate.cool(task.family, task.model, decision.cool_s)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import datetime as dt
 import json
-import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -127,9 +126,17 @@ def _said(body: bytes, content_type: str) -> Said:
             return found
         return Said(text.strip(), found.codes, found.number, found.parts)
     if "html" in content_type or text.lstrip()[:1] == "<":
-        title = re.search(r"<title[^>]*>(.*?)</title>", text, re.I | re.S)
-        return Said(f"an HTML page ({' '.join(title[1].split())[:100] if title else 'without a title'})")
+        title = " ".join(_title(text).split())[:100]
+        return Said(f"an HTML page ({title or 'without a title'})")
     return Said(value.strip() if isinstance(value, str) else text.strip())
+
+
+def _title(page: str) -> str:
+    """A page's title, looked for once: a pattern would begin anew at each of a thousand `<title>`."""
+    lowered = page.lower() if page.isascii() else page
+    begin = lowered.find(">", lowered.find("<title")) + 1 if "<title" in lowered else 0
+    end = lowered.find("</title", begin)
+    return page[begin:end] if begin and end > begin else ""
 
 
 def error_message(body: bytes, content_type: str) -> str:

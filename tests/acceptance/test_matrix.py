@@ -8,7 +8,11 @@ from tests.stand import Stand
 
 NAMES = ("GEMINI", "LLM", "DEEPSEEK")
 # With a key, a 401 is a wrong key; without one, gemini's is an expired sign-in.
-LIMITS = {f"{name}_IDLE_TIMEOUT_S": "3" for name in NAMES} | {f"{name}_API_KEY": "sk-x" for name in NAMES}
+LIMITS = (
+    {f"{name}_IDLE_TIMEOUT_S": "3" for name in NAMES}
+    | {f"{name}_QUEUE_S": "1" for name in NAMES}
+    | {f"{name}_API_KEY": "sk-x" for name in NAMES}
+)
 # Answered differently once an endpoint is known not to stream, or never ended by itself: tested on their own.
 ELSEWHERE = {"nostream", "429"}
 

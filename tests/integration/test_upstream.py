@@ -27,6 +27,7 @@ def settings(upstream: RunningSimulator, **more: str) -> Settings:
     urls = {f"{name}_SERVICE_URL": upstream.url for name in PREFIXES}
     keys = {f"{name}_API_KEY": "sk-secret" for name in PREFIXES}
     limits = {f"{name}_TIMEOUT_S": "30" for name in PREFIXES} | {f"{name}_IDLE_TIMEOUT_S": "1.5" for name in PREFIXES}
+    limits |= {f"{name}_QUEUE_S": "1" for name in PREFIXES}
     return settings_from({**urls, **keys, **limits, **more})
 
 
@@ -149,8 +150,9 @@ def test_an_endpoint_that_cannot_stream_is_asked_plainly_and_remembered(upstream
     found = call(settings(upstream), "qwen+nostream", "qwen+nostream", "qwen+nostream")
     assert all(isinstance(one, Answer) for one in found)
     asked = [seen["body"]["stream"] for seen in upstream.simulator.seen]
-    assert asked.count(True) == 2, "with usage, then without; never again"
-    assert asked[2:] == [False, False, False]
+    assert asked == [True, False, False, False], (
+        "a refusal of `stream` itself: at once the plain way, and so from then on"
+    )
 
 
 def test_what_is_sent_is_the_conversation_the_options_and_the_key(upstream: RunningSimulator) -> None:
