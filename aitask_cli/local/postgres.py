@@ -24,9 +24,22 @@ from shared.errors import Unavailable
 # Where root's PostgreSQL lives: it must not run as root, and root's own home admits nobody else.
 ROOT_BASE = Path("/var/lib/aitask")
 SOCKET = ".s.PGSQL.5432"
+# What PostgreSQL takes at its start is a megabyte; a parallel query takes more.
+_SHARED_BYTES = 16 << 20
 _START_S = 60.0
 _STOP_S = 30.0
 _AFTER_KILL_S = 10.0
+
+
+def _shared_memory(place: str = "/dev/shm") -> tuple[str, ...]:
+    """Options for a machine (mostly a container) with hardly any shared memory: files in the data directory serve."""
+    try:
+        free = os.statvfs(place)
+    except OSError:
+        # Not Linux: PostgreSQL knows what there is.
+        return ()
+    enough = free.f_bavail * free.f_frsize >= _SHARED_BYTES
+    return () if enough else ("-c", "dynamic_shared_memory_type=mmap")
 
 
 def wheel_directory() -> Path | None:
@@ -89,7 +102,7 @@ class Postgres:
             str(binaries / "postgres"), "-D", str(self.data), "-k", str(self.sockets),
             "-c", "listen_addresses=", "-c", "unix_socket_permissions=0700", "-c", "max_connections=200",
             "-c", "shared_buffers=64MB", "-c", "max_wal_size=512MB", "-c", "log_timezone=UTC",
-            *(rules(ROOT_BASE) if self.as_root else ()),
+            *_shared_memory(), *(rules(ROOT_BASE) if self.as_root else ()),
         ]  # fmt: skip
         end = time.monotonic() + _AFTER_KILL_S
         while True:
@@ -169,7 +182,7 @@ class Postgres:
         made = subprocess.run(
             [
                 str(binaries / "initdb"), "-D", str(fresh), "-U", "postgres", "--auth=trust", "--encoding=UTF8",
-                "--locale=C", "--no-instructions",
+                "--locale=C", "--no-instructions", *_shared_memory(),
             ],
             capture_output=True, stdin=subprocess.DEVNULL, cwd=self.home, env=_plain_env(), check=False, text=True,
             user=self.account[0] if self.account else None, group=self.account[1] if self.account else None,

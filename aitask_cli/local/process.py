@@ -79,10 +79,11 @@ def exists(pid: int) -> bool:
 
 
 def telling_line(said: str) -> str:
-    """The line of what a program said that tells why it ended: the last that is fatal, or else the last."""
+    """The line of what a program said that tells why it ended: the first that is fatal, or else the last."""
     lines = [line.strip() for line in said.split("\n") if line.strip()]
     fatal = [line for line in lines if re.search(r"\b(FATAL|PANIC)\b", line)]
-    return (fatal or lines or ["it said nothing"])[-1]
+    # What comes after the first is mostly its consequence.
+    return fatal[0] if fatal else (lines or ["it said nothing"])[-1]
 
 
 def last_words(log: Path, *, since: int = 0) -> str:

@@ -10,6 +10,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -17,7 +18,7 @@ from aitask_cli import checks
 from aitask_cli.checks import Level
 from aitask_cli.local.identity import Process, identify, listener, lives, living, send
 from aitask_cli.local.paths import LocalPaths, private_directory, socket_directory
-from aitask_cli.local.postgres import _give
+from aitask_cli.local.postgres import _give, _shared_memory
 from aitask_cli.local.process import last_words, telling_line
 from aitask_cli.local.root_cluster import abandoned, note_owner
 from shared.errors import Unavailable
@@ -98,6 +99,7 @@ def test_the_fatal_line_is_quoted_and_not_what_came_after_or_before(tmp_path: Pa
     said = (
         "LOG:  starting PostgreSQL\n"
         'FATAL:  could not resize shared memory segment "/PostgreSQL.1" to 1048576 bytes: No space left on device\n'
+        "PANIC:  cannot abort transaction 1, it was already committed\n"
         "LOG:  database system is shut down\nchild process exited with exit code 1\n"
     )
     assert "could not resize" in telling_line(said)
@@ -107,6 +109,16 @@ def test_the_fatal_line_is_quoted_and_not_what_came_after_or_before(tmp_path: Pa
     log.write_text(log.read_text() + "no such option\n")
     assert last_words(log, since=since) == "no such option"
     assert last_words(tmp_path / "none") == telling_line("\n") == "it said nothing"
+
+
+@pytest.mark.parametrize(("free", "options"), [(64 << 20, ()), (64 << 10, ("-c", "dynamic_shared_memory_type=mmap"))])
+def test_hardly_any_shared_memory_is_not_counted_on(
+    free: int, options: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "statvfs", lambda place: SimpleNamespace(f_bavail=free // 4096, f_frsize=4096))
+    assert _shared_memory() == options
+    monkeypatch.undo()
+    assert _shared_memory("/nowhere/shm") == ()
 
 
 def test_a_cluster_whose_data_directory_is_gone_is_named(tmp_path: Path) -> None:
