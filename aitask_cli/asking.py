@@ -24,6 +24,7 @@ class Ask:
     detach: bool
     wait_s: float | None
     raw: bool
+    strict: bool
     as_json: bool
     demo: bool
 
@@ -48,7 +49,10 @@ def ask(wanted: Ask) -> Exit:
         _tell(session, checked, submission)
         if wanted.detach:
             return _print_id(session, submission, as_json=wanted.as_json)
-        return attach(session, submission.batch_id, wait_s=wanted.wait_s, as_json=wanted.as_json, raw=wanted.raw)
+        return attach(
+            session, submission.batch_id, wait_s=wanted.wait_s, as_json=wanted.as_json, raw=wanted.raw,
+            strict=wanted.strict,
+        )  # fmt: skip
 
 
 def _check(request: Request, settings: Settings) -> Plan:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from aitask_cli.exit_codes import Exit, for_status
+from aitask_cli.exit_codes import Exit, for_batch
 from aitask_cli.main import Terminated
 from aitask_cli.session import Session
 from aitask_cli.views import shape
@@ -14,7 +14,14 @@ from aitask_cli.watching import WaitExpired, follow
 
 
 def attach(
-    session: Session, batch_id: str, *, wait_s: float | None, as_json: bool, raw: bool, reasoning: bool = False
+    session: Session,
+    batch_id: str,
+    *,
+    wait_s: float | None,
+    as_json: bool,
+    raw: bool,
+    reasoning: bool = False,
+    strict: bool = False,
 ) -> Exit:
     """Watch a batch to its end and print its answers. Ctrl-C, SIGTERM and the wait's end only detach."""
     from shared import servers
@@ -41,4 +48,4 @@ def attach(
         out_json(shape.dumps(shape.batch(batch)))
     else:
         print_answers(batch, raw=raw, reasoning=reasoning, max_failures=max_failures)
-    return for_status(batch.status)
+    return for_batch(batch, strict=strict)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from enum import IntEnum
 
-from shared.domain import BatchStatus
+from shared.domain import BatchStatus, BatchView
 from shared.errors import AitaskError, Unavailable, UsageFault
 
 
@@ -31,8 +31,14 @@ def for_error(error: AitaskError) -> Exit:
     return Exit.UNAVAILABLE if isinstance(error, Unavailable) else Exit.ERROR
 
 
+def for_batch(batch: BatchView, *, strict: bool) -> Exit:
+    """The code for a batch as it stands; a strict one is not whole when a model saw only part of its question."""
+    code = for_status(batch.status)
+    return Exit.PARTIAL if strict and code is Exit.OK and any(task.cut_question for task in batch.tasks) else code
+
+
 def for_status(status: BatchStatus) -> Exit:
-    """The code for a batch as it stands."""
+    """The code for a batch by its status alone."""
     return {
         BatchStatus.COMPLETED: Exit.OK,
         BatchStatus.PARTIAL: Exit.PARTIAL,

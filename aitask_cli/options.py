@@ -67,3 +67,6 @@ wait = click.option(
     help="Wait at most so long; then exit 124, the batch goes on.",
 )
 reasoning = click.option("--reasoning", is_flag=True, help="Print the models' reasoning too.")
+strict = click.option(
+    "--strict", is_flag=True, help="Exit 3 too when a model saw only part of the question (marked *cut question*)."
+)

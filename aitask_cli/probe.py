@@ -7,6 +7,7 @@ refuses: how it refuses tells whether it is there and takes the key.
 from __future__ import annotations
 
 import json
+import os
 import re
 import ssl
 from dataclasses import dataclass
@@ -14,7 +15,9 @@ from urllib.parse import urlsplit, urlunsplit
 
 import httpx
 
+from shared.errors import UsageFault
 from shared.families import Family, chat_url, models_url
+from shared.proxies import proxy_for
 
 TIMEOUT_S = 3.0
 _LIST_BYTES = 4 << 20
@@ -37,11 +40,15 @@ class Probe:
 def probe(family: Family) -> Probe:
     """Find out what an ask of a family would meet."""
     try:
-        # As the workers call: with the same certificates, no proxy of the environment, no redirect followed.
-        with httpx.Client(timeout=TIMEOUT_S, trust_env=False, verify=ssl.create_default_context()) as client:
+        # As the workers call: with the same certificates, by the same proxy, no redirect followed.
+        proxy = proxy_for(models_url(family.endpoint), os.environ)
+        context = ssl.create_default_context()
+        with httpx.Client(timeout=TIMEOUT_S, trust_env=False, verify=context, proxy=proxy) as client:
             return _asked(client, family)
     except ssl.SSLError as error:
         return Probe(None, _shown(f"the certificates of SSL_CERT_FILE can't be read: {error}", family))
+    except UsageFault as error:
+        return Probe(None, _shown(f"the proxy can't be used: {error.message}", family), None, error.remedy)
     except (httpx.HTTPError, httpx.InvalidURL, OSError, ValueError) as error:
         return _unreachable(error, family)
 

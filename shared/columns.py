@@ -32,6 +32,7 @@ class Result:
     completion_tokens: int | None = _column("integer", "tokens of the answer, thoughts included")
     finish_reason: str | None = _column("text", "how the upstream says that the answer ended")
     upstream_model: str | None = _column("text", "the model that the upstream says it used")
+    cut_question: bool | None = _column("boolean", "whether the model saw only part of the question")
 
 
 @dataclass(frozen=True, slots=True)

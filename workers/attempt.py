@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
+import datetime as dt
 import logging
 import random
 import time
@@ -14,6 +17,8 @@ from shared.logs import TRACE_OF
 from workers.answer import Answer, Piece
 from workers.families.generic import Behaviour
 from workers.gate import Gate
+from workers.missing import named
+from workers.question import Contexts, is_cut, size_of
 from workers.retry import decide
 from workers.upstream import UpstreamClient
 
@@ -47,12 +52,15 @@ async def attempt(
     *,
     max_failures: int,
     on_piece: Callable[[Piece], None],
+    contexts: Contexts | None = None,
 ) -> Finished:
     """Make the call and return what is to be recorded."""
     began = time.monotonic()
     try:
         answer = await upstream.complete(task, behaviour, on_piece)
-    except UpstreamError as error:
+    except UpstreamError as failure:
+        today = dt.datetime.now(dt.timezone.utc).date()
+        error = named(failure, behaviour.settings.models, behaviour.family, task.model, today)
         return _failed(task, error, gate, max_failures=max_failures, took_s=time.monotonic() - began)
     except Exception as bug:  # a bug in one family's code must not end the worker
         log.exception("a call ended in a bug", extra={"task_id": task.id, "family": task.family})
@@ -61,10 +69,19 @@ async def attempt(
         )
         return _failed(task, wrong, gate, max_failures=max_failures, took_s=time.monotonic() - began)
     gate.answered(task.family, task.model)
-    return _answered(task, answer)
+    return _answered(task, answer, cut_question=await _question_is_cut(task, answer, behaviour, contexts))
 
 
-def _answered(task: Claimed, answer: Answer) -> Finished:
+async def _question_is_cut(task: Claimed, answer: Answer, behaviour: Behaviour, contexts: Contexts | None) -> bool:
+    size, context = size_of(task), None
+    if contexts is not None:
+        # A worker that leaves does not wait for this, and keeps the answer.
+        with contextlib.suppress(asyncio.CancelledError):
+            context = await contexts.of(behaviour.family, task.model, size)
+    return is_cut(size, answer.prompt_tokens, context)
+
+
+def _answered(task: Claimed, answer: Answer, *, cut_question: bool) -> Finished:
     return Finished(
         id=task.id,
         attempt=task.attempt,
@@ -79,6 +96,7 @@ def _answered(task: Claimed, answer: Answer) -> Finished:
         completion_tokens=answer.completion_tokens,
         finish_reason=answer.finish_reason,
         upstream_model=answer.model,
+        cut_question=cut_question,
     )
 
 

@@ -139,8 +139,9 @@ _DAY = re.compile(
 )
 _LARGE = re.compile(r"request too large|too large for (?:the )?model|input or output tokens must be reduced", re.I)
 _NO_MODEL = re.compile(
-    r"model\b.{0,120}\b(?:not found|doesn't exist|not exist|decommissioned|has been (?:deprecated|retired|shut down)"
-    r"|no longer (?:available|supported))|no such model|unknown model|模型不存在",
+    r"models?\b.{0,120}\b(?:not found|doesn't exist|not exist|decommissioned|has been (?:deprecated|retired|shut down)"
+    r"|no longer (?:available|supported))|no such model|unknown model|"
+    r"invalid model name|not a valid model|(?:unsupported|not supported) model\b|模型不存在",
     re.I | re.S,
 )  # fmt: skip
 

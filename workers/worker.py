@@ -34,6 +34,7 @@ from workers.housekeeping import Housekeeping
 from workers.intake import Intake
 from workers.keepalive import SIGNED_OUT, KeepAlive
 from workers.parts import PartEnded, Parts
+from workers.question import Contexts
 from workers.reconciler import Reconciler
 from workers.recorder import Recorder
 from workers.transport import Transport
@@ -91,7 +92,9 @@ class Worker:
         self._behaviours: dict[str, Behaviour] = {f.name: _behaviour(f, settings) for f in options.families}
         limits = {family.name: family.limit for family in options.families}
         self._gate = Gate(names, slots=options.slots, clock=time.monotonic, limits=limits)
-        self._upstream = UpstreamClient(Transport(options.slots), max_answer_bytes=settings.max_answer_bytes)
+        transport = Transport(options.slots)
+        self._upstream = UpstreamClient(transport, max_answer_bytes=settings.max_answer_bytes)
+        self._contexts = Contexts(transport)
         self._holdings = Holdings()
         self._limits = Limits(
             slots=options.slots,
@@ -241,6 +244,7 @@ class Worker:
                 self._gate,
                 max_failures=self._limits.max_failures,
                 on_piece=lambda piece: feed.piece(piece.text, reasoning=piece.reasoning),
+                contexts=self._contexts,
             )
         except asyncio.CancelledError:
             result = work.handed_back(task)

@@ -23,6 +23,7 @@ from aitask_cli.exit_codes import Exit
 @click.option("--idempotency-key", metavar="KEY", help="The same key and request again give the same batch.")
 @options.wait
 @options.raw
+@options.strict
 @options.as_json
 @options.demo
 def command(
@@ -36,6 +37,7 @@ def command(
     idempotency_key: str | None,
     wait: float | None,
     raw: bool,
+    strict: bool,
     as_json: bool,
     demo: bool,
 ) -> int:
@@ -68,4 +70,4 @@ def command(
         idempotency_key=idempotency_key,
         conversation=cid or ("last" if go_on else None),
     )
-    return ask(Ask(request, detach=detach, wait_s=wait, raw=raw, as_json=as_json, demo=demo))
+    return ask(Ask(request, detach=detach, wait_s=wait, raw=raw, strict=strict, as_json=as_json, demo=demo))

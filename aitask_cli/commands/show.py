@@ -12,14 +12,15 @@ from aitask_cli import options
 @click.option("--attempts", is_flag=True, help="List every attempt of every task.")
 @options.raw
 @options.reasoning
+@options.strict
 @options.as_json
 @options.demo
-def command(batch: str, attempts: bool, raw: bool, reasoning: bool, as_json: bool, demo: bool) -> int:
+def command(batch: str, attempts: bool, raw: bool, reasoning: bool, strict: bool, as_json: bool, demo: bool) -> int:
     """Show a batch as it stands, without waiting; exit 8 while it is running.
 
     BATCH is an id, the start of one, or `last`.
     """
-    from aitask_cli.exit_codes import for_status
+    from aitask_cli.exit_codes import for_batch
     from aitask_cli.session import open_session
     from aitask_cli.views import shape
     from aitask_cli.views.answers import print_answers
@@ -40,4 +41,4 @@ def command(batch: str, attempts: bool, raw: bool, reasoning: bool, as_json: boo
         print_attempts(view, tried)
     else:
         print_answers(view, raw=raw, reasoning=reasoning, max_failures=session.settings.max_failures)
-    return for_status(view.status)
+    return for_batch(view, strict=strict)

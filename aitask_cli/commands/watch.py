@@ -12,9 +12,10 @@ from aitask_cli import options
 @options.wait
 @options.raw
 @options.reasoning
+@options.strict
 @options.as_json
 @options.demo
-def command(batch: str, wait: float | None, raw: bool, reasoning: bool, as_json: bool, demo: bool) -> int:
+def command(batch: str, wait: float | None, raw: bool, reasoning: bool, strict: bool, as_json: bool, demo: bool) -> int:
     """Watch a batch until it has finished, then print its answers.
 
     BATCH is an id, the start of one, or `last`. Ctrl-C detaches; the batch goes on.
@@ -35,4 +36,4 @@ def command(batch: str, wait: float | None, raw: bool, reasoning: bool, as_json:
             say(f"no worker serves {', '.join(missing)}; start one: aitask worker {' '.join(missing)}")
         for one in stranded(session, {batch_id}):
             say(str(one))
-        return attach(session, batch_id, wait_s=wait, as_json=as_json, raw=raw, reasoning=reasoning)
+        return attach(session, batch_id, wait_s=wait, as_json=as_json, raw=raw, reasoning=reasoning, strict=strict)

@@ -6,9 +6,8 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from aitask_cli.views.terminal import console, interactive, out, say
-from aitask_cli.views.words import duration, reason, state
+from aitask_cli.views.words import duration, flaws, reason, state
 from shared.domain import BatchView, TaskStatus, TaskView
-from shared.finish import is_cut
 from shared.text import printable
 
 if TYPE_CHECKING:
@@ -16,7 +15,6 @@ if TYPE_CHECKING:
 
 # Markdown of more than this takes longer to lay out than anybody waits.
 _MARKDOWN_CHARS = 200_000
-_CUT = "cut: the limit of tokens was reached"
 
 
 def print_answers(batch: BatchView, *, raw: bool, reasoning: bool, max_failures: int) -> None:
@@ -25,13 +23,13 @@ def print_answers(batch: BatchView, *, raw: bool, reasoning: bool, max_failures:
         _rendered(console(), batch, raw=raw, reasoning=reasoning, max_failures=max_failures)
     else:
         out(plain(batch, reasoning=reasoning, max_failures=max_failures))
-        _say_what_is_cut(batch)
+        _say_flaws(batch)
 
 
-def _say_what_is_cut(batch: BatchView) -> None:
+def _say_flaws(batch: BatchView) -> None:
     """A lone answer in a pipe is the answer alone; that it is not whole is said beside it."""
-    if len(batch.tasks) == 1 and is_cut(batch.tasks[0].finish_reason):
-        say(f"{batch.tasks[0].name}: {_CUT}")
+    if len(batch.tasks) == 1 and (found := flaws(batch.tasks[0])):
+        say(f"{batch.tasks[0].name}: {'; '.join(found)}")
 
 
 def print_conversation(batches: Sequence[BatchView], *, raw: bool, max_failures: int) -> None:
@@ -54,7 +52,8 @@ def plain(batch: BatchView, *, reasoning: bool, max_failures: int) -> str:
     parts = []
     for task in batch.tasks:
         body = _body(task, reasoning=reasoning, max_failures=max_failures)
-        head = f"## {task.name}" + (f" ({_CUT})" if is_cut(task.finish_reason) else "")
+        found = flaws(task)
+        head = f"## {task.name}" + (f" ({'; '.join(found)})" if found else "")
         parts.append(body if len(batch.tasks) == 1 else f"{head}\n\n{body}")
     return "\n\n".join(parts)
 
@@ -98,8 +97,7 @@ def _heading(task: TaskView, *, max_failures: int) -> str:
         facts.append(duration(task.cost_time_s))
         if task.completion_tokens is not None:
             facts.append(f"{task.completion_tokens:,} tokens")
-        if is_cut(task.finish_reason):
-            facts.append(_CUT)
+        facts += flaws(task)
     else:
         facts.append(state(task, max_failures=max_failures))
     return " · ".join(facts)

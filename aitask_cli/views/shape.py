@@ -10,6 +10,7 @@ from shared import columns
 from shared.domain import AttemptView, BatchLine, BatchView, Cooldown, Pause, TaskView, WorkerView
 from shared.families import Family
 from shared.finish import is_cut
+from shared.models import is_other
 
 if TYPE_CHECKING:
     from aitask_cli.pending import PendingView
@@ -57,6 +58,7 @@ def task(view: TaskView) -> dict[str, Any]:
         "rescues": view.rescues,
         **columns.as_json(view),
         "cut": view.status == 1 and is_cut(view.finish_reason),
+        "other_model": view.status == 1 and is_other(view.model, view.upstream_model),
         "again_in": round(view.run_in_s, 3) if view.status == 0 and view.run_in_s > 0 else None,
         "worker": view.worker,
         "finished_at": view.finished_at.isoformat() if view.finished_at else None,

@@ -6,7 +6,12 @@ import datetime as dt
 
 from shared.domain import TaskStatus, TaskView
 from shared.finish import is_cut
+from shared.models import is_other
 from shared.text import one_line
+
+CUT_QUESTION = (
+    "cut question: the model saw only part of it; give it a larger context, Ollama's by OLLAMA_CONTEXT_LENGTH"
+)
 
 _KINDS = {
     "connect": "can't connect",
@@ -48,7 +53,7 @@ def state(task: TaskView, *, max_failures: int, elapsed_s: float = 0.0) -> str:
         elapsed_s: how old the view is: waits have become shorter by as much.
     """
     if task.status is TaskStatus.SUCCESS:
-        return "answered, cut" if is_cut(task.finish_reason) else "answered"
+        return ", ".join([f"answered by {other}" if (other := other_model(task)) else "answered", *_cuts(task)])
     if task.status is TaskStatus.FAILED:
         return f"failed: {kind_in_words(task.error_kind)}"
     if task.status is TaskStatus.PROCESSING:
@@ -58,6 +63,28 @@ def state(task: TaskView, *, max_failures: int, elapsed_s: float = 0.0) -> str:
         return "waiting"
     again = f"again in {duration(left_s)}" if left_s > 0.5 else "again now"
     return f"{kind_in_words(task.error_kind)}, {again}, try {task.failures + 1} of {max_failures}"
+
+
+def other_model(task: TaskView) -> str | None:
+    """The model that answered, where it is another than the one asked."""
+    answered = task.status is TaskStatus.SUCCESS and is_other(task.model, task.upstream_model)
+    return one_line(task.upstream_model or "", 60) if answered else None
+
+
+def _cuts(task: TaskView) -> list[str]:
+    return [*(["cut"] if is_cut(task.finish_reason) else []), *(["cut question"] if task.cut_question else [])]
+
+
+def flaws(task: TaskView) -> list[str]:
+    """What keeps an answer from being that of the model asked to the question asked, each with its remedy."""
+    if task.status is not TaskStatus.SUCCESS:
+        return []
+    other = other_model(task)
+    return [
+        *([f"answered by {other}"] if other else []),
+        *(["cut: the limit of tokens was reached"] if is_cut(task.finish_reason) else []),
+        *([CUT_QUESTION] if task.cut_question else []),
+    ]
 
 
 def reason(task: TaskView) -> str:

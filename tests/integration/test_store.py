@@ -280,7 +280,7 @@ def test_bulk_texts_come_back_as_they_were_given(stand: Stand, db: Database) -> 
     found = dict(stand.query("SELECT id::text, ARRAY[prompt, system, options->'stop'->>0] FROM batch"))
     assert [found[batch_id] for batch_id in made] == [[text] * 3 for text in texts]
     rows = stand.query("SELECT DISTINCT position, model, family, now() - enqueued_at < interval '1 min' FROM task")
-    assert sorted(rows) == [(0, "qwen:a\\b", "qwen", True), (1, "gemini-2.5-flash", "gemini", True)]
+    assert sorted(rows) == [(0, "qwen:a\\b", "qwen", True), (1, "gemini-3.5-flash-lite", "gemini", True)]
 
 
 def test_a_bulk_submission_whose_connection_is_cut_stores_nothing(stand: Stand, db: Database) -> None:
