@@ -59,11 +59,12 @@ def command(
         return Exit.USAGE
     from aitask_cli.prompt import read_prompt
     from aitask_cli.session import settings_for
+    from aitask_cli.views.terminal import say
     from shared.families import split_models
 
     settings = settings_for(demo=demo)
     request = Request(
-        prompt=read_prompt(prompt, most_bytes=settings.max_prompt_bytes),
+        prompt=read_prompt(prompt, most_bytes=settings.max_prompt_bytes, say=say),
         models=split_models(models),
         system=system,
         options=parse_options(model_options),

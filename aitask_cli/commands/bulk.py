@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 @click.command(name="bulk")
-@click.argument("file", type=click.File(encoding="utf-8", errors="strict"))
+@click.argument("file", type=click.File(encoding="utf-8-sig", errors="strict"))
 @click.option("-m", "--models", required=True, metavar="MODEL[,MODEL]", help="Models to ask every prompt of.")
 @click.option("-s", "--system", help="System prompt for all of them.")
 @click.option("-o", "--option", "pairs", nargs=2, multiple=True, metavar="NAME VALUE", help="Model option, for all.")

@@ -31,7 +31,8 @@ _STOP_S = 30.0
 _AFTER_KILL_S = 10.0
 
 
-def _shared_memory(place: str = "/dev/shm") -> tuple[str, ...]:
+# Asked how much is free, and nothing else.
+def _shared_memory(place: str = "/dev/shm") -> tuple[str, ...]:  # nosec B108
     """Options for a machine (mostly a container) with hardly any shared memory: files in the data directory serve."""
     try:
         free = os.statvfs(place)

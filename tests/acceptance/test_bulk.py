@@ -31,6 +31,15 @@ def test_every_line_becomes_a_batch_and_all_are_answered(stand: Stand) -> None:
     assert stand.upstream.calls == 1204
 
 
+def test_a_mark_at_the_start_of_a_file_is_no_part_of_its_first_line(stand: Stand) -> None:
+    lines = b'\xef\xbb\xbf{"prompt": "first", "system": "be brief"}\n{"prompt": "second"}\n'
+    (stand.home / "bom.jsonl").write_bytes(lines)
+    for given in ("bom.jsonl", "-"):
+        assert stand.aitask("bulk", given, "-m", "qwen", stdin=lines).code == 0
+    found = stand.query("SELECT prompt, system FROM batch ORDER BY created_at, prompt")
+    assert sorted(found, key=str) == [("first", "be brief")] * 2 + [("second", None)] * 2
+
+
 def test_the_same_key_continues_where_a_submission_was_interrupted(stand: Stand) -> None:
     lines = [f"p{n}" for n in range(10)]
     first = stand.aitask("bulk", "-", "-m", "qwen", "--idempotency-key", "night", stdin="\n".join(lines[:4]))

@@ -69,3 +69,16 @@ def test_a_pause_has_a_bound(stand: Stand) -> None:
     for given in ("31d", "9" * 400):
         refused = stand.aitask("queue", "pause", "qwen", "--for", given)
         assert (refused.code, "30d" in refused.err) == (2, True)
+
+
+def test_an_open_and_silent_standard_input_is_said_to_be_waited_for(stand: Stand) -> None:
+    asking = subprocess.Popen(
+        [str(COMMAND), "ask", "hi", "-m", "qwen", "-d"], env=stand.env, cwd=stand.home,
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    assert asking.stdin is not None
+    assert asking.stderr is not None
+    assert "waiting for the prompt on standard input" in asking.stderr.readline()
+    out, _ = asking.communicate("the text\n", timeout=60)
+    assert asking.returncode == 0
+    assert stand.batch(out.strip()).prompt == "the text\n\nhi"
