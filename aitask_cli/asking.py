@@ -10,10 +10,10 @@ from aitask_cli.exit_codes import Exit
 from aitask_cli.session import Session, open_session, settings_for
 from aitask_cli.views.terminal import out, out_json, say
 from aitask_cli.views.words import short_id
-from shared.errors import UsageFault
+from shared.errors import DatabaseUnavailable, UsageFault
 from shared.settings import Settings
 from shared.store import conversations
-from shared.submission import Plan, Request, Submission, plan, submit
+from shared.submission import Plan, Request, Submission, nothing_is_stored, plan, submit
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,16 +36,18 @@ def ask(wanted: Ask) -> Exit:
         # All that can be wrong with a request is found before any server is touched.
         _check(wanted.request, settings)
     with open_session(demo=wanted.demo, say=say) as session:
-        checked = _check(_with_models(session, wanted.request), settings)
-        for name in checked.twice:
-            say(f"{name} is named twice and asked once")
-        for said in (
-            *endings.about_asked(settings, checked.routed, endings.today()),
-            *endings.about_options(settings, checked.routed, checked.request.options),
-        ):
-            say(said)
-        session.make_way()
-        submission = submit(session.db, session.streams, checked)
+        with nothing_is_stored():
+            checked = _check(_with_models(session, wanted.request), settings)
+            for name in checked.twice:
+                say(f"{name} is named twice and asked once")
+            for said in (
+                *endings.about_asked(settings, checked.routed, endings.today()),
+                *endings.about_options(settings, checked.routed, checked.request.options),
+            ):
+                say(said)
+            session.make_way()
+            db = session.db
+        submission = submit(db, session.streams, checked)
         _tell(session, checked, submission)
         if wanted.detach:
             return _print_id(session, submission, as_json=wanted.as_json)
@@ -91,7 +93,12 @@ def _tell(session: Session, checked: Plan, submission: Submission) -> None:
     for model in submission.left_out:
         say(f"{model} has not answered an earlier prompt yet; that answer is left out of what it is told")
     families = sorted({family.name for _, family in checked.routed})
-    missing = session.ensure_worker(families)
+    try:
+        missing = session.ensure_worker(families)
+    except DatabaseUnavailable as error:
+        # It is accepted, whatever can be seen of it now.
+        say(f"batch {submission.batch_id} is submitted; {error.message}")
+        return
     if missing:
         say(f"no worker serves {', '.join(missing)}; start one: aitask worker {' '.join(missing)}")
 

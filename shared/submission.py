@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -110,14 +111,20 @@ def submit(db: Database, streams: Streams, checked: Plan) -> Submission:
         DatabaseUnavailable: nothing was stored.
         MayBeStored: the reply to the commit was lost, and PostgreSQL did not come back in time to be asked.
     """
-    try:
+    with nothing_is_stored():
         return _submit(db, streams, checked)
+
+
+@contextmanager
+def nothing_is_stored() -> Iterator[None]:
+    """Have an outage say what is known of a submission in which it came: nothing was submitted."""
+    try:
+        yield
     except MayBeStored:
         raise
     except DatabaseUnavailable as error:
-        raise DatabaseUnavailable(
-            f"{error.message}; nothing was submitted", remedy=error.remedy, waits=error.waits
-        ) from error
+        said = f"{error.message}; nothing was submitted"
+        raise DatabaseUnavailable(said, remedy=error.remedy, waits=error.waits) from error
 
 
 def _submit(db: Database, streams: Streams, checked: Plan) -> Submission:

@@ -56,7 +56,9 @@ class Database:
         self.pooled = bool(pooled) or url.pooled
         self._certain = self.pooled or pooled is False
         self._pool = Pool(self._connected, size=connections, timeout_s=self.profile.timeout_s)
-        settings = "; ".join(f"SET LOCAL {key} = '{value}'" for key, value in self.profile.local.items())
+        # Behind a pooler a server's connection would have the name of whoever had it first.
+        local = {**self.profile.local, "application_name": _quotable(name)}
+        settings = "; ".join(f"SET LOCAL {key} = '{value}'" for key, value in local.items())
         self._preamble = f"SET TRANSACTION ISOLATION LEVEL READ COMMITTED; {settings}; "
 
     @property
@@ -312,6 +314,11 @@ class Mappings(list[Row]):
 
 class _OnceMore(Exception):
     """The connection knew other statements than we thought."""
+
+
+def _quotable(name: str) -> str:
+    """A name that stands between quotes as it is, with values of the driver's or without."""
+    return "".join(char for char in name[:63] if char.isascii() and char not in "'\\%" and char.isprintable())
 
 
 def _say(link: Link, text: str) -> None:
