@@ -2,17 +2,33 @@
 
 from __future__ import annotations
 
+import shutil
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
+from aitask_cli.local import postgres
 from tests.stand import RunningSimulator, Servers, Stand, forget, make_template, new_stand
 
 
 @pytest.fixture(scope="session")
-def servers() -> Iterator[Servers]:
+def own_rules() -> Iterator[None]:
+    """Root's clusters let root alone in; here PgBouncer and standbys come too, as the account that runs them."""
+    directory = Path(tempfile.mkdtemp(prefix="aitask-h-"))
+    directory.chmod(0o755)
+    rules = directory / "pg_hba.conf"
+    rules.write_text("local all all trust\nlocal replication all trust\n")
+    rules.chmod(0o644)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(postgres, "rules", lambda base: ("-c", f"hba_file={rules}"))
+        yield
+    shutil.rmtree(directory)
+
+
+@pytest.fixture(scope="session")
+def servers(own_rules: None) -> Iterator[Servers]:
     # A short path: sockets live in it.
     directory = Path(tempfile.mkdtemp(prefix="aitask-t-"))
     running = Servers.start(directory)
@@ -46,7 +62,7 @@ def data_dir() -> Iterator[Path]:
 
 
 @pytest.fixture
-def own_servers(tmp_path: Path) -> Iterator[Callable[[], Servers]]:
+def own_servers(own_rules: None, tmp_path: Path) -> Iterator[Callable[[], Servers]]:
     """Servers of one test's own, for tests that stop or kill them."""
     started: list[Servers] = []
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import shutil
 import subprocess
 import tempfile
 import time
@@ -15,7 +14,6 @@ from pathlib import Path
 import psycopg2
 import pytest
 
-from aitask_cli.local import postgres
 from aitask_cli.local.paths import LocalPaths
 from aitask_cli.local.postgres import Postgres, _plain_env
 from shared.store import recovery
@@ -78,21 +76,8 @@ class Pair:
 
 
 @pytest.fixture
-def own_rules(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Root's clusters let root alone in, and nobody replicate: here the account that runs them may."""
-    directory = Path(tempfile.mkdtemp(prefix="aitask-h-"))
-    directory.chmod(0o755)
-    rules = directory / "pg_hba.conf"
-    rules.write_text("local all all trust\nlocal replication all trust\n")
-    rules.chmod(0o644)
-    monkeypatch.setattr(postgres, "rules", lambda base: ("-c", f"hba_file={rules}"))
-    yield
-    shutil.rmtree(directory)
-
-
-@pytest.fixture
 def pair(
-    own_rules: None, own_servers: Callable[[], Servers], upstream: RunningSimulator, tmp_path: Path
+    own_servers: Callable[[], Servers], upstream: RunningSimulator, tmp_path: Path
 ) -> Iterator[tuple[Pair, Stand]]:
     servers = own_servers()
     stand = new_stand(servers, upstream, tmp_path / "home", AITASK_LEASE_S="6")
