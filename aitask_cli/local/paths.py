@@ -73,8 +73,9 @@ class LocalPaths:
             private_directory(path)
         with locks.exclusive(paths.state / "sockets.lock"):
             if paths.sockets.parent != base and _is_anothers(paths.sockets):
-                # In /tmp everybody may take a name, and nobody else can give it back: another one is chosen, and noted.
-                chosen = tempfile.mkdtemp(prefix=f"aitask-{os.geteuid()}-", dir="/tmp")  # nosec B108 (mkdtemp: new, 0700)
+                # In /tmp everybody may take a name, and nobody else can give it back: another one is chosen, made new
+                # and 0700, and noted.
+                chosen = tempfile.mkdtemp(prefix=f"aitask-{os.geteuid()}-", dir="/tmp")  # nosec B108
                 paths._chosen.write_text(chosen)
             private_directory(paths.sockets)
         return paths
