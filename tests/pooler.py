@@ -26,10 +26,13 @@ _SSL, _GSS = 80877103, 80877104
 class Pooler:
     """A transaction-mode pooler on loopback, in front of a server's Unix socket."""
 
-    def __init__(self, servers: Servers, database: str, *, size: int = 3, ignores_options: bool = False) -> None:
+    def __init__(
+        self, servers: Servers, database: str, *, size: int = 3, ignores_options: bool = False, session: bool = False
+    ) -> None:
         self._path = str(servers.postgres.sockets / ".s.PGSQL.5432")
         self._database = database
         self._ignores_options = ignores_options
+        self._session = session
         self._idle: queue.Queue[_Backend] = queue.Queue()
         self._backends = [_Backend(self._path, database) for _ in range(size)]
         for backend in self._backends:
@@ -57,7 +60,11 @@ class Pooler:
 
     def _serve(self, client: socket.socket) -> None:
         with contextlib.closing(client), contextlib.suppress(OSError, EOFError):
-            if self._started(client):
+            if not self._started(client):
+                return
+            if self._session:
+                self._whole_session(client)
+            else:
                 while self._transaction(client):
                     self.transactions += 1
 
@@ -74,6 +81,20 @@ class Pooler:
             return False
         client.sendall(self._backends[0].greeting)
         return True
+
+    def _whole_session(self, client: socket.socket) -> None:
+        """Session mode: a client that has once said something keeps its server connection until it goes."""
+        message = _message(client)
+        backend = self._idle.get()
+        try:
+            while message[:1] != b"X":
+                backend.socket.sendall(message)
+                backend.answer_to(client)
+                message = _message(client)
+        finally:
+            with contextlib.suppress(OSError):
+                backend.again()
+            self._idle.put(backend)
 
     def _transaction(self, client: socket.socket) -> bool:
         """Pass one transaction on to the server connection that has been idle longest."""

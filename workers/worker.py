@@ -174,7 +174,7 @@ class Worker:
 
     def _get_ready(self) -> bool:
         """Wait for PostgreSQL, and know what is paused before anything is claimed. False: told to stop meanwhile."""
-        while wait_until_ready(self.db, wait=self._wait_for_postgresql):
+        while wait_until_ready(self.db, wait=self._wait_for_postgresql, besides=self._beating):
             try:
                 self._look_out.look()
                 return True

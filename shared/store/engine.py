@@ -161,16 +161,16 @@ class Database:
         end = _deadline(min(3.0, self.profile.timeout_s))
         while len(found) < self._pool.size and end() > 0 and any(thread.is_alive() for thread in threads):
             enough.wait(0.01)
+        # Counted before any lets go, and another has its turn.
+        count = len(found)
         enough.set()
-        return len(found)
+        return count
 
     def _hold(self, found: list[int], enough: threading.Event) -> None:
-        """Hold a transaction open until all are, or it is clear that they will not be."""
+        """Hold a transaction open until it is known how many are at the same time."""
         with contextlib.suppress(Exception), self.transaction() as transaction:
             found.append(transaction.scalar(Sql("SELECT 1")))
-            end = _deadline(self.profile.timeout_s)
-            while len(found) < self._pool.size and not enough.wait(0.01) and end() > 0:
-                pass
+            enough.wait()
 
     def _on_link(self, ask: Callable[[Link], T]) -> T:
         """Ask on a connection; once more on another where this one knows other statements than we thought."""

@@ -15,10 +15,11 @@ log = logging.getLogger("aitask.database")
 _AGAIN_S = (0.2, 0.5, 1.0, 2.0)
 
 
-def wait_until_ready(db: Database, *, wait: Callable[[float], bool]) -> bool:
+def wait_until_ready(db: Database, *, wait: Callable[[float], bool], besides: Database | None = None) -> bool:
     """Wait until PostgreSQL serves tables of this version.
 
     Args:
+        besides: what must have a connection too while all of `db`'s are open.
         wait: waits so many seconds and returns whether to give up.
 
     Returns:
@@ -33,12 +34,12 @@ def wait_until_ready(db: Database, *, wait: Callable[[float], bool]) -> bool:
         try:
             schema.check(db)
             schema.check_writable(db)
-            _check_room(db)
+            _check_room(db, besides)
         except DatabaseUnavailable as error:
             if not error.waits:
                 raise
             if tries == 0:
-                log.warning("waiting for PostgreSQL: %s", error.message)
+                log.warning("waiting for PostgreSQL: %s", error)
         else:
             if tries:
                 log.info("PostgreSQL is there")
@@ -48,7 +49,7 @@ def wait_until_ready(db: Database, *, wait: Callable[[float], bool]) -> bool:
         tries += 1
 
 
-def _check_room(db: Database) -> None:
+def _check_room(db: Database, besides: Database | None) -> None:
     """Refuse a server or pooler that hands out one connection at a time: who waits for a row would stop all others."""
     found = db.room()
     if found < min(2, db.connections):
@@ -59,3 +60,10 @@ def _check_room(db: Database) -> None:
         )
     if found < db.connections:
         log.warning("PostgreSQL, or the pooler before it, gives only %d of %d connections", found, db.connections)
+    if besides is not None and besides.room() < besides.connections:
+        # Ours are idle now: only in session mode does a pooler keep them for us.
+        db.close()
+        raise DatabaseUnavailable(
+            f"the pooler before PostgreSQL has none left for the heartbeat while {found} are open and idle",
+            remedy="set PgBouncer's pool_mode = transaction, or its default_pool_size to 4 for each worker and gateway",
+        )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import logging
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -94,3 +96,35 @@ def test_a_pool_of_one_connection_is_named_before_a_worker_starts(stand: Stand) 
     pooler.close()
     with stand.db() as direct:
         assert wait_until_ready(direct, wait=lambda seconds: True)
+
+
+@pytest.mark.parametrize("which", ["ours", REAL])
+def test_a_pooler_in_session_mode_with_too_few_connections_is_named_and_waited_for(
+    stand: Stand, tmp_path: Path, which: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    logging.getLogger("aitask").propagate = True
+    with contextlib.ExitStack() as stack:
+        if which == "ours":
+            pooler = Pooler(stand.servers, stand.database, size=2, session=True)
+            stack.callback(pooler.close)
+            url = pooler.url
+        else:
+            url = stack.enter_context(
+                running_pgbouncer(stand.servers, stand.database, tmp_path / "b", mode="session", size=2)
+            )
+        db = Database(url, connections=2, profile=Profile.hot(lease_s=3))
+        beating = Database(url, profile=Profile.hot(lease_s=3))
+        assert not wait_until_ready(db, wait=lambda seconds: True, besides=beating)
+        assert "none left for the heartbeat while 2 are open and idle" in caplog.text
+        assert "pool_mode = transaction" in caplog.text
+        db.close()
+        beating.close()
+
+
+def test_a_pooler_in_transaction_mode_needs_no_connection_for_each_of_ours(stand: Stand) -> None:
+    pooler = Pooler(stand.servers, stand.database, size=2)
+    db = Database(pooler.url, connections=2, profile=Profile.hot(lease_s=3))
+    beating = Database(pooler.url, profile=Profile.hot(lease_s=3))
+    assert wait_until_ready(db, wait=lambda seconds: True, besides=beating)
+    for one in (db, beating, pooler):
+        one.close()
