@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
 
 from shared import models
 from shared.families import BUILT_IN, Family
@@ -46,13 +47,12 @@ def about_asked(settings: Settings, asked: Iterable[tuple[str, Family]], day: dt
             yield f"{model} {models.fate(row, day)}{instead}"
 
 
-def about_options(settings: Settings, asked: Iterable[tuple[str, Family]], options: Iterable[str]) -> Iterator[str]:
-    """Say which options a model takes and does not heed."""
-    given = list(options)
+def about_options(settings: Settings, asked: Iterable[tuple[str, Family]], options: Mapping[str, Any]) -> Iterator[str]:
+    """Say which options a model does not heed, or does not take by what is known of it."""
     for model, family in asked:
-        ignored = models.unheeded(settings.models.find(family, model), given)
-        if ignored:
-            yield f"{model} ignores {', '.join(ignored)}"
+        said = models.about_options(settings.models.find(family, model), options)
+        if said:
+            yield f"{model} {', and '.join(said)}"
 
 
 def _variable(family: Family) -> str:

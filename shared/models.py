@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import datetime as dt
 import re
-from collections.abc import Iterable
+from collections.abc import Mapping
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from functools import lru_cache
@@ -84,19 +84,36 @@ def fate(row: Model, today: dt.date) -> str:
     return f"{'was' if ended(row, today) else 'is'} retired on {row.retired}{then}"
 
 
+# What the limit of an answer is called, here or there.
+LIMITS = frozenset({"max_tokens", "max_completion_tokens"})
+
+
 def with_known_limit(row: Model | None, options: dict[str, Any]) -> dict[str, Any]:
     """Options with the limit of the answer under the name that the model knows."""
-    if row is None or row.tokens is None:
-        return options
-    other = "max_tokens" if row.tokens == "max_completion_tokens" else "max_completion_tokens"
-    if other not in options:
-        return options
-    return {row.tokens if name == other else name: value for name, value in options.items()}
+    return renamed(options, row.tokens if row is not None else None)
 
 
-def unheeded(row: Model | None, options: Iterable[str]) -> list[str]:
-    """Which of these options make no difference to a model."""
-    return [name for name in options if row is not None and name in row.ignores]
+def renamed(options: dict[str, Any], limit: str | None) -> dict[str, Any]:
+    """Options with the limit of the answer under this name, or as given."""
+    if limit is None:
+        return options
+    return {limit if name in LIMITS else name: value for name, value in options.items()}
+
+
+def about_options(row: Model | None, options: Mapping[str, Any]) -> list[str]:
+    """Say which of these options a model ignores, and which it does not take, each as a sentence's end."""
+    if row is None:
+        return []
+    ignored = [name for name in options if name in row.ignores]
+    said = [f"ignores {', '.join(ignored)}"] if ignored else []
+    if not row.temperature and "temperature" in options:
+        said.append("takes no temperature but its own")
+    effort = options.get("reasoning_effort")
+    if effort is not None and row.efforts is not None and effort not in row.efforts:
+        said.append(
+            f"takes {' or '.join(row.efforts)} as reasoning_effort" if row.efforts else "takes no reasoning_effort"
+        )
+    return said
 
 
 def gone(row: Model | None, *, status: int | None, message: str, today: dt.date) -> str | None:

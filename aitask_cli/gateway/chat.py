@@ -42,15 +42,13 @@ async def submitted(service: Service, body: ChatRequest, key: str | None) -> Sub
     system = []
     while messages[0][0] == "system":
         system.append(messages.pop(0)[1])
-    options = {name: getattr(body, name) for name in OPTIONS}
-    if body.max_completion_tokens is not None:
-        options["max_tokens"] = body.max_completion_tokens
+    options = {name: getattr(body, name) for name in (*OPTIONS, *ChatRequest.PASSED_ON)}
     return await service.submit(
         messages[-1][1],
         body.model,
         key=key,
         system="\n\n".join(system) or None,
-        options=parse_options(_pairs(options)),
+        options=parse_options(_pairs(options, body.extra_body)),
         context=[{"role": role, "content": text} for role, text in messages[:-1]],
     )
 
@@ -59,13 +57,18 @@ def _text(content: str | list[ContentPart]) -> str:
     return content if isinstance(content, str) else "".join(part.text for part in content)
 
 
-def _pairs(options: dict[str, Any]) -> list[tuple[str, str]]:
+def _pairs(options: dict[str, Any], more: dict[str, Any] | None) -> list[tuple[str, str]]:
     """The options given, as the (name, text) pairs that `parse_options` checks."""
-    return [
-        (name, json.dumps(value) if isinstance(value, list) else str(value))
-        for name, value in options.items()
-        if value is not None
-    ]
+    given = {name: value for name, value in options.items() if value is not None} | (more or {})
+    return [(name, _as_text(name, value)) for name, value in given.items()]
+
+
+def _as_text(name: str, value: Any) -> str:
+    if name == "stop" and isinstance(value, str):
+        # Here a text is a text, whatever it looks like.
+        return json.dumps([value])
+    plain = name in OPTIONS and not isinstance(value, (list, dict))
+    return str(value) if plain else json.dumps(value)
 
 
 async def completion(service: Service, body: ChatRequest, key: str | None, http: HttpRequest) -> Completion | None:

@@ -89,6 +89,10 @@ class ChatRequest(BaseModel):
         "function_call", "functions", "logit_bias", "logprobs", "modalities", "response_format", "tool_choice", "tools",
         "top_logprobs",
     })  # fmt: skip
+    # What models besides OpenAI's take; `extra_body` has whatever else there is.
+    PASSED_ON: ClassVar[tuple[str, ...]] = (
+        "top_k", "min_p", "repetition_penalty", "chat_template_kwargs", "thinking", "enable_thinking", "verbosity",
+    )  # fmt: skip
 
     model: str = Field(min_length=1, description="One model, or several separated by commas: one choice each.")
     messages: list[Message] = Field(min_length=1)
@@ -104,6 +108,14 @@ class ChatRequest(BaseModel):
     frequency_penalty: float | None = None
     stop: str | list[str] | None = None
     reasoning_effort: str | None = None
+    top_k: int | None = None
+    min_p: float | None = None
+    repetition_penalty: float | None = None
+    chat_template_kwargs: dict[str, Any] | None = None
+    thinking: dict[str, Any] | None = None
+    enable_thinking: bool | None = None
+    verbosity: str | None = None
+    extra_body: dict[str, Any] | None = Field(default=None, description="More model options, passed on as they are.")
     response_format: PlainText | None = _NEUTRAL
     tools: list[Any] | None = _NONE_OF
     tool_choice: Literal["none", "auto"] | None = _NEUTRAL

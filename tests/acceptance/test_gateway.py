@@ -170,7 +170,8 @@ def test_openai_s_asynchronous_client(gateway: Gateway) -> None:
 
 
 def test_what_a_client_sends_reaches_the_model(gateway: Gateway, stand: Stand) -> None:
-    body = chat("qwen", max_completion_tokens=7, stop=["END"])
+    besides = {"top_k": 4, "chat_template_kwargs": {"enable_thinking": False}}
+    body = chat("qwen", max_completion_tokens=7, stop='["END"]', **besides, extra_body={"repeat_penalty": 1.5})
     body["messages"] = [
         {"role": "system", "content": "s"},
         {"role": "user", "content": "a"},
@@ -180,7 +181,10 @@ def test_what_a_client_sends_reaches_the_model(gateway: Gateway, stand: Stand) -
     assert gateway.ask("POST", "/v1/chat/completions", body)[0] == 200
     sent = stand.upstream.simulator.seen[-1]["body"]
     assert sent["messages"] == body["messages"]
-    assert (sent["max_tokens"], sent["stop"]) == (7, ["END"])
+    assert (sent["max_tokens"], sent["stop"]) == (7, ['["END"]'])
+    assert {**besides, "repeat_penalty": 1.5}.items() <= sent.items()
+    status, said = gateway.ask("POST", "/v1/chat/completions", chat("qwen", extra_body={"messages": []}))
+    assert (status, "messages is no model option" in str(said)) == (400, True)
 
 
 def test_no_answer_at_all_is_openai_s_error_and_is_not_tried_again(gateway: Gateway, stand: Stand) -> None:

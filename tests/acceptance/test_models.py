@@ -143,3 +143,21 @@ def test_options_that_a_model_ignores_are_said_once(stand: Stand, ollama: Ollama
     ollama.model = "deepseek-flash"
     found = stand.aitask("ask", "hello", "-m", "deepseek", "-o", "temperature", "0.1")
     assert found.err.count("deepseek-flash ignores temperature") == 1
+
+
+def test_options_that_aitask_does_not_know_go_to_the_model_as_json(stand: Stand, ollama: Ollama) -> None:
+    given = (
+        *("-o", "stop", "[/INST]", "-o", "top_k", "40", "-o", "reasoning_effort", "max"),
+        *("-o", "chat_template_kwargs", '{"enable_thinking": false}', "-o", "max_completion_tokens", "9"),
+    )
+    sent = {
+        "stop": ["[/INST]"], "top_k": 40, "reasoning_effort": "max", "max_tokens": 9,
+        "chat_template_kwargs": {"enable_thinking": False},
+    }  # fmt: skip
+    assert stand.aitask("ask", "hello", "-m", "qwen/small", *given).code == 0
+    assert sent.items() <= ollama.asked[-1].items()
+    found = stand.aitask("bulk", "-", "-m", "qwen/small", *given, stdin="hello again")
+    stand.finished(found.out.split()[0])
+    assert sent.items() <= ollama.asked[-1].items()
+    wrong = stand.aitask("ask", "hello", "-m", "qwen/small", "-o", "temprature", "0.2")
+    assert (wrong.code, "did you mean temperature?" in wrong.err) == (2, True)

@@ -72,3 +72,25 @@ def test_only_the_options_that_a_family_takes_are_sent() -> None:
     given = task("m", "bridge", options={"temperature": 0.5, "seed": 7})
     assert behaviour(TAKES="seed").payload(given).keys() == {"model", "messages", "seed"}
     assert behaviour().payload(given)["temperature"] == 0.5
+
+
+@pytest.mark.parametrize(
+    ("settings", "model", "given", "sent"),
+    [
+        ({"SERVICE_URL": "https://api.openai.com"}, "gpt-5-mini", {"max_tokens": 7}, {"max_completion_tokens": 7}),
+        ({"SERVICE_URL": "https://api.openai.com"}, "gpt-4o", {"max_tokens": 7}, {"max_tokens": 7}),
+        ({"SERVICE_URL": "https://api.deepseek.com"}, "deepseek-x", {"max_completion_tokens": 7}, {"max_tokens": 7}),
+        ({}, "m", {"max_completion_tokens": 7}, {"max_completion_tokens": 7}),
+        ({}, "m", {"max_tokens": 7, "top_k": 4}, {"max_tokens": 7, "top_k": 4}),
+        ({"TAKES": "max_completion_tokens,seed"}, "m", {"max_tokens": 7}, {"max_completion_tokens": 7}),
+        ({"TAKES": "max_tokens,top_k"}, "m", {"max_completion_tokens": 7, "seed": 1}, {"max_tokens": 7}),
+        ({"TAKES": "seed"}, "m", {"max_tokens": 7, "seed": 1}, {"seed": 1}),
+        ({}, "m", {"reasoning_effort": "max", "chat_template_kwargs": {"a": [1]}},
+         {"reasoning_effort": "max", "chat_template_kwargs": {"a": [1]}}),
+    ],
+)  # fmt: skip
+def test_options_go_out_by_the_names_that_the_model_takes(
+    settings: dict[str, str], model: str, given: dict[str, object], sent: dict[str, object]
+) -> None:
+    payload = behaviour(**settings).payload(task(model, "bridge", options=given))
+    assert {name: payload[name] for name in payload if name not in ("model", "messages")} == sent

@@ -98,9 +98,8 @@ def test_a_large_body_is_read_on_a_thread_and_a_small_one_is_not() -> None:
         ("response_format", {"type": "json_object"}), ("response_format", {"type": "json_schema", "json_schema": {}}),
         ("response_format", "json"), ("logprobs", True), ("top_logprobs", 3), ("logit_bias", {"50256": -100}),
         ("functions", [{"name": "f"}]), ("function_call", {"name": "f"}), ("tools", [{"type": "function"}]),
-        ("tool_choice", "required"), ("modalities", ["text", "audio"]), ("audio", {"voice": "x"}), ("verbosity", "low"),
-        ("web_search_options", {}), ("prediction", {"type": "content"}), ("top_k", 40), ("min_p", 0.1),
-        ("repetition_penalty", 1.1), ("best_of", 2), ("temprature", 1),
+        ("tool_choice", "required"), ("modalities", ["text", "audio"]), ("audio", {"voice": "x"}), ("num_ctx", 9),
+        ("web_search_options", {}), ("prediction", {"type": "content"}), ("best_of", 2), ("temprature", 1),
     ],
 )  # fmt: skip
 def test_a_field_that_is_not_served_is_refused_by_its_name(name: str, value: Any) -> None:

@@ -16,6 +16,7 @@ from shared.families import Family, route
 from shared.loading import load
 from shared.models import Models, gone, is_other, with_known_limit
 from shared.models_file import Model, built_in, read, rows
+from shared.options import EFFORTS
 from shared.settings import Settings, settings_from
 
 DAY = dt.date(2026, 11, 25)
@@ -196,9 +197,19 @@ def load_with(settings: Settings, environ: dict[str, str]) -> Settings:
 def test_options_that_a_model_ignores_are_said() -> None:
     settings = settings_from({})
     deepseek = family("deepseek")
-    said = list(endings.about_options(settings, [("deepseek-flash", deepseek)], ["temperature", "seed"]))
+    said = list(endings.about_options(settings, [("deepseek-flash", deepseek)], {"temperature": 1, "seed": 1}))
     assert said == ["deepseek-flash ignores temperature"]
-    assert list(endings.about_options(settings, [("deepseek-r1:1.5b", deepseek)], ["temperature"])) == []
+    assert list(endings.about_options(settings, [("deepseek-r1:1.5b", deepseek)], {"temperature": 1})) == []
+    openai = settings_from({"AITASK_FAMILIES": "openai", "OPENAI_SERVICE_URL": "http://x"}).families[0]
+    said = list(endings.about_options(settings, [("gpt-5", openai)], {"temperature": 0, "reasoning_effort": "max"}))
+    assert said == [
+        "gpt-5 takes no temperature but its own, and takes minimal or low or medium or high as reasoning_effort"
+    ]
+    assert list(endings.about_options(settings, [("deepseek-flash", deepseek)], {"reasoning_effort": "max"})) == []
+
+
+def test_every_effort_that_the_data_name_can_be_given() -> None:
+    assert {effort for row in built_in() for effort in row.efforts or ()} <= {*EFFORTS}
 
 
 def test_the_limit_of_an_answer_goes_by_the_name_that_the_model_knows() -> None:

@@ -137,15 +137,19 @@ def test_the_reconciler_is_there_when_a_lease_ends() -> None:
 
 @pytest.mark.parametrize(
     ("name", "value"),
-    [("temperature", "3"), ("temperature", "x"), ("max_tokens", "0"), ("colour", "red"), ("stop", "")],
-)
+    [("temperature", "3"), ("temperature", "x"), ("max_tokens", "0"), ("colour", "red"), ("stop", ""),
+     ("stop", "[]"), ("stop", "[1]"), ("stop", "a\0"), ("temprature", "0.2"), ("Seed", "1"), ("top-k", "4"),
+     ("reasoning_effort", "hihg"), ("reasoning_effort", "true"), ("top_k", "NaN"), ("top_k", "1e999"),
+     ("top_k", "forty"), ("x", "[" * 40 + "]" * 40), ("x", '"\\u0000"'), ("x", "9" * 30), ("messages", "[]"),
+     ("stream", "true"), ("n", "2")],
+)  # fmt: skip
 def test_a_bad_model_option_is_named(name: str, value: str) -> None:
     with pytest.raises(UsageFault, match=name):
         parse_options([(name, value)])
 
 
 @given(
-    st.sampled_from([*OPTIONS, "none"]),
+    st.sampled_from([*OPTIONS, "none", "top_k"]),
     st.one_of(
         st.text(),
         st.text('[]{}"0123456789.e-+,', max_size=40),
@@ -175,6 +179,29 @@ def test_no_value_of_a_model_option_gives_a_traceback(name: str, value: str) -> 
 def test_good_model_options_get_their_types() -> None:
     given = [("temperature", "0.2"), ("max_tokens", "5"), ("stop", '["a", "b"]')]
     assert parse_options(given) == {"temperature": 0.2, "max_tokens": 5, "stop": ["a", "b"]}
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "value"),
+    [
+        ("stop", "[/INST]", ["[/INST]"]),
+        ("stop", "[END]", ["[END]"]),
+        ("stop", '["a"', ['["a"']),
+        ("stop", '["a", "b"]', ["a", "b"]),
+        ("max_completion_tokens", "9", 9),
+        ("reasoning_effort", "xhigh", "xhigh"),
+        ("reasoning_effort", "max", "max"),
+        ("reasoning_effort", '"turbo"', "turbo"),
+        ("reasoning_effort", "50", 50),
+        ("top_k", "40", 40),
+        ("min_p", "0.05", 0.05),
+        ("chat_template_kwargs", '{"enable_thinking": false}', {"enable_thinking": False}),
+        ("thinking", '{"type": "disabled"}', {"type": "disabled"}),
+        ("verbosity", '"low"', "low"),
+    ],
+)
+def test_what_a_model_takes_besides_is_passed_on_as_json(name: str, text: str, value: Any) -> None:
+    assert parse_options([(name, text)]) == {name: value}
 
 
 def test_a_model_s_suffixes_script_the_simulator() -> None:

@@ -8,6 +8,7 @@ from shared.domain import Claimed
 from shared.errors import UpstreamError
 from shared.families import Family
 from shared.kinds import ErrorKind
+from shared.models import LIMITS, renamed, with_known_limit
 from shared.settings import Settings
 from workers.answer import Answer, Collector
 from workers.refusals import is_refusal
@@ -33,10 +34,19 @@ class Behaviour:
             messages.append({"role": "system", "content": task.system})
         messages += task.context
         messages.append({"role": "user", "content": task.prompt})
+        return {"model": task.model, "messages": merged(messages), **self.options(task)}
+
+    def options(self, task: Claimed) -> dict[str, Any]:
+        """The model options as the model takes them: the limit of the answer by the name that it knows."""
         options = {**self.family.options, **task.options}
-        if self.family.takes is not None:
-            options = {name: value for name, value in options.items() if name in self.family.takes}
-        return {"model": task.model, "messages": merged(messages), **options}
+        takes = self.family.takes
+        if takes is not None and LIMITS & {*takes} != LIMITS:
+            options = renamed(options, next(iter(LIMITS & {*takes}), None))
+        elif LIMITS & options.keys():
+            options = with_known_limit(self.settings.models.find(self.family, task.model), options)
+        if takes is not None:
+            options = {name: value for name, value in options.items() if name in takes}
+        return options
 
     def stages(self, model: str) -> list[Stage]:
         """What text passes through, live and stored alike; a family that does more to it adds a stage."""
