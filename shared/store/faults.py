@@ -27,6 +27,7 @@ NOT_OURS = ("26000", "42P05")
 STALE_PLAN = "0A000"
 
 # The server's words to a connection that it refuses: libpq hands on no code before there is a connection.
+_REFUSALS = ("FATAL:", "fe_sendauth:", "SSL", "certificate")
 _REFUSED_FOR_GOOD = (
     ("password authentication failed", "check the password of DATABASE_URL, or POSTGRES_PASSWORD"),
     ("no password supplied", "give DATABASE_URL a password, or set POSTGRES_PASSWORD"),
@@ -112,7 +113,7 @@ def refuses_data(error: psycopg2.Error) -> bool:
 def not_connected(error: psycopg2.Error) -> DatabaseUnavailable:
     """Return our error for a connection that could not be made; only some of those are worth waiting for."""
     reason = _reason(error)
-    if "FATAL:" in reason or "SSL" in reason or "certificate" in reason:
+    if any(words in reason for words in _REFUSALS):
         said = reason.rpartition("FATAL:")[2].strip() or reason
         for words, remedy in _REFUSED_FOR_GOOD:
             if words in said and (not words.endswith(" ") or (f'{words}"' in said and "does not exist" in said)):
