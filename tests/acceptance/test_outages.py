@@ -165,7 +165,7 @@ def test_a_full_disk_refuses_submissions_whole_and_loses_no_result(own_stand: St
             " SELECT gen_random_uuid(), batch_id, 0, model, family, 1, response_text FROM task"
             " WHERE (SELECT count(*) FROM task) < 11500"
         )
-    own_stand.query("TRUNCATE violation")
+    own_stand.query("TRUNCATE history")
     worker = own_stand.start_worker("qwen", AITASK_LEASE_S="8")
     running = [own_stand.submit(f"p{n}", "qwen+latency=4+tokens=900") for n in range(5)]
     wait_for(lambda: own_stand.upstream.simulator.open_now == 5, what="calls in flight")
