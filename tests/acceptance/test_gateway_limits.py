@@ -177,7 +177,7 @@ def test_a_crowd_of_half_requests_and_unread_bodies_costs_little_memory(stand: S
         _crowd(gateway)
         most = memory_mib(gateway.process.pid, "VmHWM")
         print(f"memory: {before:.0f} MiB, at most {most:.0f} MiB")
-        assert most - before <= 50
+        assert most - before <= 40
 
 
 def _crowd(gateway: Gateway) -> None:
