@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from shared import models
@@ -31,6 +31,12 @@ def about_default(settings: Settings, family: Family, day: dt.date) -> tuple[str
         said = f"{settings.sources.line(variable)} names {family.default_model}, which {models.fate(row, day)}"
     better = row.successor or settings.models.default(family.name)
     return said, f'set {variable}="{better}"' if better else f"name another in {variable}"
+
+
+def about_request(settings: Settings, asked: Sequence[tuple[str, Family]], options: Mapping[str, Any]) -> Iterator[str]:
+    """Everything that the data about models have to say of a request."""
+    yield from about_asked(settings, asked, today())
+    yield from about_options(settings, asked, options)
 
 
 def about_asked(settings: Settings, asked: Iterable[tuple[str, Family]], day: dt.date) -> Iterator[str]:

@@ -191,7 +191,8 @@ class UpstreamClient:
         if error.kind != f"http_{status}":
             return error
         ours = behaviour.family.options.keys() - task.options.keys() - dropped
-        name = named_option(status, body, said, {*ours, *task.options})
+        # By the names that were sent: the limit of the answer has two.
+        name = named_option(status, body, said, {*ours, *task.options, *(behaviour.options(task).keys() - dropped)})
         if name in ours:
             return _Refusal(error, way=way, dropped=dropped | {str(name)})
         if name is not None:

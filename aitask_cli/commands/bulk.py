@@ -33,6 +33,7 @@ def command(
     A line is a prompt, or a JSON object with `prompt` and perhaps `system`; empty lines are left out. Every line is
     checked before the first is submitted. `aitask ls` and `aitask queue` show how they get on.
     """
+    from aitask_cli import endings
     from aitask_cli.session import open_session
     from aitask_cli.views.terminal import out, say
     from shared.bulk import submit_all
@@ -41,6 +42,9 @@ def command(
     with open_session(demo=demo, say=say) as session:
         template = _Template(models.split(","), system, parse_options(pairs), idempotency_key)
         plans = _plans(file, template, session.settings)
+        for plan in plans[:1]:
+            for said in endings.about_request(session.settings, plan.routed, plan.request.options):
+                say(said)
         session.make_way()
         new = tasks = 0
         hinted = True

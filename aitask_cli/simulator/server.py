@@ -231,7 +231,7 @@ async def _plain(script: Script, model: str, prompt: str, text: str) -> web.Resp
     body = {
         "id": "simulated",
         "object": "chat.completion",
-        "model": model.split("+")[0],
+        "model": model,
         "choices": [{"index": 0, "message": message, "finish_reason": "stop"}],
         "usage": {"prompt_tokens": len(prompt.split()), "completion_tokens": count, "total_tokens": 0},
     }
@@ -244,7 +244,7 @@ async def _plain(script: Script, model: str, prompt: str, text: str) -> web.Resp
 
 
 def _chunks(script: Script, model: str, text: str, *, usage: bool) -> list[bytes]:
-    head = {"id": "simulated", "object": "chat.completion.chunk", "model": model.split("+")[0]}
+    head = {"id": "simulated", "object": "chat.completion.chunk", "model": model}
 
     def event(delta: dict[str, Any], finish: str | None = None) -> bytes:
         return _data({**head, "choices": [{"index": 0, "delta": delta, "finish_reason": finish}]})

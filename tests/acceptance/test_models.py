@@ -143,6 +143,16 @@ def test_options_that_a_model_ignores_are_said_once(stand: Stand, ollama: Ollama
     ollama.model = "deepseek-flash"
     found = stand.aitask("ask", "hello", "-m", "deepseek", "-o", "temperature", "0.1")
     assert found.err.count("deepseek-flash ignores temperature") == 1
+    many = stand.aitask("bulk", "-", "-m", "deepseek", "-o", "temperature", "0.1", stdin="one\ntwo\nthree\n")
+    assert many.err.count("deepseek-flash ignores temperature") == 1
+
+
+def test_a_limit_that_a_model_refuses_is_named_as_the_option_that_it_was_given_as(stand: Stand, ollama: Ollama) -> None:
+    said = "Unsupported parameter: 'max_tokens' is not supported with this model."
+    ollama.status, ollama.said = 400, {"error": {"message": said, "param": "max_tokens"}}
+    assert stand.aitask("ask", "hello", "-m", "qwen/small", "-o", "max_completion_tokens", "9").code == 5
+    [task] = json.loads(stand.aitask("show", "last", "--json").out)["batch"]["tasks"]
+    assert (task["error_kind"], task["attempt"]) == ("option_refused", 1)
 
 
 def test_options_that_aitask_does_not_know_go_to_the_model_as_json(stand: Stand, ollama: Ollama) -> None:

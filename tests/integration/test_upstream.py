@@ -124,7 +124,7 @@ def test_an_answer_is_streamed_in_pieces_that_add_up_to_it(upstream: RunningSimu
     assert answer.prompt_tokens == 7
     assert answer.completion_tokens == 40
     assert answer.finish_reason == "stop"
-    assert answer.model == "qwen"
+    assert answer.model == "qwen+tps=200"
     assert answer.first_token_s is not None
     assert answer.first_token_s < answer.cost_time_s
 
