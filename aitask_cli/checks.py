@@ -36,6 +36,8 @@ class Check:
 
 def checks(settings: Settings) -> Iterator[Check]:
     """Look at everything an `ask` needs."""
+    from aitask_cli.checks_redis import redis
+
     files = settings.sources.files
     yield Check("settings", Level.OK, f"read from {' and '.join(files)}" if files else "no file of settings is read")
     for name, ignored in ignored_parameters(settings).items():
@@ -48,7 +50,7 @@ def checks(settings: Settings) -> Iterator[Check]:
             yield from _endpoints(settings)
             return
     yield from _database(settings)
-    yield _redis(settings)
+    yield from redis(settings, installation=None if settings.local else _installation(settings))
     yield from _endpoints(settings)
 
 
@@ -111,18 +113,18 @@ def _database(settings: Settings) -> Iterator[Check]:
         db.close()
 
 
-def _redis(settings: Settings) -> Check:
+def _installation(settings: Settings) -> str | None:
+    """The name of this installation, from its database; None while that is away."""
     from shared import servers
+    from shared.store import facts
 
-    streams = servers.streams(settings)
+    db = servers.reading(settings, connections=1, timeout_s=3.0, name="aitask-doctor")
     try:
-        streams.ping()
-    except AitaskError as error:
-        # Tasks go by way of the database meanwhile.
-        return Check("redis", Level.WARNING, error.message, "check REDIS_URL or REDIS_HOST, REDIS_PORT")
+        return facts.installation(db)
+    except AitaskError:
+        return None
     finally:
-        streams.close()
-    return Check("redis", Level.OK, "Redis answers")
+        db.close()
 
 
 def _remedy(error: AitaskError, otherwise: str) -> str:

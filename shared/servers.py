@@ -14,7 +14,7 @@ from shared.settings import Settings
 if TYPE_CHECKING:
     from shared.live import LivePublisher, LiveReader, LiveTail
     from shared.store.engine import Database
-    from shared.streams import HintReader, Streams
+    from shared.streams import HintReader, Ownership, Streams
 
 READING_TIMEOUT_S = 10.0
 # A submission must not hang on a Redis that is away.
@@ -53,18 +53,24 @@ def reading(
     return Database(settings.database_dsn, connections=connections, profile=profile, name=name, pooled=settings.pooled)
 
 
-def streams(settings: Settings, *, timeout_s: float = 1.0) -> Streams:
+def streams(settings: Settings, *, timeout_s: float = 1.0, ownership: Ownership | None = None) -> Streams:
     """Redis, for sending hints and looking at streams."""
     from shared.streams import Streams
 
-    return Streams(settings.redis_dsn, namespace=settings.namespace, timeout_s=timeout_s, origin=settings.origin)
+    return Streams(
+        settings.redis_dsn, namespace=settings.namespace, timeout_s=timeout_s, origin=settings.origin,
+        ownership=ownership,
+    )  # fmt: skip
 
 
-def hint_reader(settings: Settings, *, consumer: str) -> HintReader:
+def hint_reader(settings: Settings, *, consumer: str, ownership: Ownership | None = None) -> HintReader:
     """Redis, for a worker's reads and acknowledgements."""
     from shared.streams import HintReader
 
-    return HintReader(settings.redis_dsn, namespace=settings.namespace, consumer=consumer, origin=settings.origin)
+    return HintReader(
+        settings.redis_dsn, namespace=settings.namespace, consumer=consumer, origin=settings.origin,
+        ownership=ownership,
+    )  # fmt: skip
 
 
 def live_publisher(settings: Settings) -> LivePublisher:

@@ -128,6 +128,7 @@ class LookOut:
                 self.look()
             except AitaskError as error:
                 log.debug("pauses can't be looked up: %s", error.message)
+            self.look_at_owner()
             if time.monotonic() >= renew_at:
                 renew_at = time.monotonic() + self._lease_s / 3
                 self.renew()
@@ -141,6 +142,19 @@ class LookOut:
     def paused_now(self) -> dict[str, str]:
         """The paused families, and why."""
         return {pause.family: pause.reason for pause in fleet.pauses(self._db)}
+
+    def look_at_owner(self) -> None:
+        """See now and then whose namespace it is, and say so where it is another's."""
+        ownership, before = self._streams.ownership, self._streams.ownership.owner
+        try:
+            if ownership.due:
+                self._streams.look_at_owner()
+            if ownership.owner != before:
+                ownership.refuse(self._streams.keys)
+                log.info("the namespace %r is this installation's", self._streams.namespace)
+        except HintsUnavailable as error:
+            if ownership.owner != before:
+                log.warning("%s; tasks go on from the database", error)
 
     def renew(self) -> None:
         """Set the idle time of the held entries back, so that nobody takes them over."""

@@ -18,12 +18,12 @@ from typing import Any
 
 from shared import servers
 from shared.domain import Claimed
-from shared.errors import AitaskError, DatabaseUnavailable
+from shared.errors import AitaskError, DatabaseUnavailable, HintsUnavailable
 from shared.families import Family
 from shared.settings import Settings
-from shared.store import fleet, work
+from shared.store import facts, fleet, work
 from shared.store.outage import wait_until_ready
-from shared.streams import Hint
+from shared.streams import Hint, Ownership, costs
 from workers.attempt import attempt
 from workers.dbthread import DbThread
 from workers.families.generic import Behaviour
@@ -86,8 +86,9 @@ class Worker:
         self.db = servers.hot(settings, name=self.id, connections=_CONNECTIONS - 1)
         # The heartbeat waits for no other's statement.
         self._beating = servers.hot(settings, name=self.id)
-        self._streams = servers.streams(settings)
-        self._hints = servers.hint_reader(settings, consumer=self.id)
+        self._ownership = Ownership()
+        self._streams = servers.streams(settings, ownership=self._ownership)
+        self._hints = servers.hint_reader(settings, consumer=self.id, ownership=self._ownership)
         self._live = servers.live_publisher(settings)
         self._behaviours: dict[str, Behaviour] = {f.name: _behaviour(f, settings) for f in options.families}
         limits = {family.name: family.limit for family in options.families}
@@ -105,7 +106,7 @@ class Worker:
         )
         self._recorder = Recorder(self.db, self._hints, self._holdings)
         self._reconciler = Reconciler(
-            self.db, servers.streams(settings),
+            self.db, servers.streams(settings, ownership=self._ownership),
             families=names, lease_s=settings.lease_s, max_rescues=settings.max_rescues,
         )  # fmt: skip
         self._intake = Intake(
@@ -177,10 +178,23 @@ class Worker:
         while wait_until_ready(self.db, wait=self._wait_for_postgresql, besides=self._beating):
             try:
                 self._look_out.look()
+                self._know_redis()
                 return True
             except DatabaseUnavailable:
                 log.debug("PostgreSQL is gone again")
         return False
+
+    def _know_redis(self) -> None:
+        """Say what Redis costs as it is, and see whose namespace it is; on the local default all of it is ours."""
+        if self.settings.origin is not None or self.settings.demo:
+            return
+        self._ownership.mine = facts.installation(self.db)
+        try:
+            for cost in costs(self._streams.facts(self._names)):
+                log.warning("Redis: %s (%s)", cost.cost, cost.remedy)
+        except HintsUnavailable:
+            log.debug("Redis is not asked what it costs: it is away")
+        self._look_out.look_at_owner()
 
     def _wait_for_postgresql(self, seconds: float) -> bool:
         self._reconciler.database_was_away()

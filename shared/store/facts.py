@@ -39,3 +39,18 @@ def facts(db: Database) -> ServerFacts:
     """Ask a server."""
     (found,) = db.rows(_FACTS)
     return ServerFacts(**found, pooled=db.pooled)
+
+
+def installation(db: Database) -> str:
+    """Name an installation: the server's own number and the database's, and its name for people.
+
+    Standbys and what is restored from a base backup are the same installation.
+    """
+    (found,) = db.rows(_INSTALLATION)
+    return f"{found['system']}.{found['database']} {found['name']}"
+
+
+_INSTALLATION = Sql("""
+SELECT (SELECT system_identifier FROM pg_control_system()) AS system, oid::bigint AS database, datname AS name
+FROM pg_database WHERE datname = current_database()
+""")

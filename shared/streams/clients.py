@@ -1,4 +1,4 @@
-"""redis-py clients of what a URL names. The only place that makes any."""
+"""redis-py clients of one server each. The only place that makes any."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from redis.asyncio.retry import Retry as AsyncRetry
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
-from shared.redis_url import Kind, RedisTarget, Tls, parse
+from shared.redis_url import Kind, RedisTarget, Tls
 from shared.streams import door
 
 # redis-py's types end at Sentinel.
@@ -18,14 +18,13 @@ _sync: Any = redis.sentinel
 _async: Any = aioredis.sentinel
 
 
-def client(url: str, *, connect_s: float, reply_s: float) -> Any:
-    """Make a synchronous client.
+def made(target: RedisTarget, *, connect_s: float, reply_s: float) -> Any:
+    """Make a synchronous client of a server, or of the primary that Sentinel names.
 
     Args:
         connect_s: bound for connecting, in seconds.
         reply_s: bound for each reply, in seconds.
     """
-    target = parse(url)
     # One retry layer, the task row: the client itself tries once.
     options = _options(target, connect_s, reply_s) | {"retry": Retry(NoBackoff(), 0)}
     if target.kind is Kind.SENTINEL:
@@ -37,9 +36,8 @@ def client(url: str, *, connect_s: float, reply_s: float) -> Any:
     return redis.Redis.from_pool(redis.ConnectionPool(connection_class=kind, **_place(target), **options))
 
 
-def async_client(url: str, *, connect_s: float, reply_s: float) -> Any:
+def made_async(target: RedisTarget, *, connect_s: float, reply_s: float) -> Any:
     """Make the same for asyncio."""
-    target = parse(url)
     options = _options(target, connect_s, reply_s) | {"retry": AsyncRetry(NoBackoff(), 0)}
     if target.kind is Kind.SENTINEL:
         asked = _async.Sentinel(target.hosts, sentinel_kwargs=_sentinel(target, connect_s), **options)

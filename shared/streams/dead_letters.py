@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any
 
 from redis.exceptions import ResponseError
 
 from shared.errors import UsageFault
-from shared.streams.door import translating
 from shared.streams.keys import Keys
 
 DEAD_LETTER_CAP = 10_000
@@ -36,13 +36,17 @@ def refuse_full(stream: Mapping[str, Any]) -> None:
 class DeadLetters:
     """What operators do with dead letters."""
 
-    keys: Keys
-    client: Any
+    @property
+    def keys(self) -> Keys:
+        raise NotImplementedError
+
+    def at(self, key: str) -> AbstractContextManager[Any]:
+        raise NotImplementedError
 
     def dead_letters(self, *, most: int = DEAD_LETTER_CAP) -> list[DeadLetter]:
         """Return the dead letters, oldest first."""
-        with translating():
-            found: Any = self.client.xrange(self.keys.dead_letters, count=most)
+        with self.at(self.keys.dead_letters) as client:
+            found: Any = client.xrange(self.keys.dead_letters, count=most)
         return [_dead_letter(entry_id, fields) for entry_id, fields in found]
 
     def retry_dead_letter(self, letter: DeadLetter) -> None:
@@ -56,16 +60,16 @@ class DeadLetters:
                 f"dead letter {letter.id} names {letter.stream!r}, which is no task stream of ours",
                 remedy=f"aitask dlq rm {letter.id} --yes",
             )
-        with translating():
-            # One after the other: in a MULTI the letter would go even if its stream's key took no entry.
-            if letter.fields:
-                self.client.xadd(letter.stream, dict[Any, Any](letter.fields))
-            self.client.xdel(self.keys.dead_letters, letter.id)
+        # One after the other: in a MULTI the letter would go even if its stream's key took no entry.
+        if letter.fields:
+            with self.at(letter.stream) as client:
+                client.xadd(letter.stream, dict[Any, Any](letter.fields))
+        self.remove_dead_letter(letter.id)
 
     def remove_dead_letter(self, letter_id: str) -> bool:
         """Delete a dead letter. Returns whether there was one."""
-        with translating():
-            return bool(self.client.xdel(self.keys.dead_letters, letter_id))
+        with self.at(self.keys.dead_letters) as client:
+            return bool(client.xdel(self.keys.dead_letters, letter_id))
 
 
 def _dead_letter(entry_id: bytes, fields: Mapping[bytes, bytes]) -> DeadLetter:

@@ -5,7 +5,7 @@ For a namespace N, on a single Redis and behind Sentinel:
     N:tasks:FAMILY[:LANE][@ORIGIN]   stream of hints, consumer group N; the lane `ask` is not named
     N:sys_dead_letters               stream of entries that named no task
     N:live:TASK:ATTEMPT              live output of one attempt
-    N:installation                   whose namespace it is
+    N:installation[:others]          whose namespace it is, and who else is there
 
 In a Cluster FAMILY and TASK stand in braces: the streams of a family share a slot, and so does a task's live output.
 """
@@ -45,6 +45,11 @@ class Keys:
     @property
     def installation(self) -> str:
         return f"{self.namespace}:installation"
+
+    @property
+    def others(self) -> str:
+        """Who else uses the namespace."""
+        return f"{self.namespace}:installation:others"
 
     @property
     def of_every_origin(self) -> str:

@@ -67,13 +67,12 @@ def account(
     assert violations(stand, operations, seen) == []
     with stand.streams() as streams:
         for family in ("gemini", "qwen", "deepseek"):
-            name = f"{stand.namespace}:tasks:{family}"
+            name = streams.keys.tasks(family)
 
             def empty(name: str = name) -> bool:
-                if not streams.client.exists(name):
-                    return True
-                groups = streams.client.xinfo_groups(name)
-                return streams.client.xlen(name) == 0 and all(group["pending"] == 0 for group in groups)
+                with streams.at(name) as client:
+                    groups = client.xinfo_groups(name) if client.exists(name) else []
+                    return not client.xlen(name) and all(group["pending"] == 0 for group in groups)
 
             wait_for(empty, timeout_s=timeout_s, what=f"an empty stream {name}")
 

@@ -40,7 +40,7 @@ def test_a_transport_that_is_closed_ends_no_reader(stand: Stand) -> None:
         reader = HintReader(stand.settings.redis_dsn, namespace=stand.namespace, consumer="c", block_s=0.05)
         await reader.ensure_groups(["qwen"])
         for _ in range(3):
-            close_transports(reader._writing)
+            close_transports(reader._writing.first)
             try:
                 await reader.take_over("qwen", idle_s=1, cursor="0-0", most=1)
             except HintsUnavailable:
