@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from shared.domain import Claimed, HintFate
-from shared.store.engine import Database, Prepared, Sql
+from shared.store.engine import Database, Prepared, Sql, UnstorableData
 from shared.store.halves import halved
 
 # A task that two workers died on is claimed alone, so that the third death names the culprit.
@@ -200,6 +200,13 @@ WITH found AS MATERIALIZED (
     **_TERMS,
 )
 
+# The same rows one by one, for when one of them refuses to be claimed.
+_DUE = Sql(f"""
+SELECT t.id::text AS id FROM task t
+WHERE t.status = 0 AND t.family = :family AND t.run_at <= now() AND t.rescues < :suspect AND {_OURS}
+ORDER BY t.enqueued_at LIMIT :most
+""")
+
 _FATES = Sql(f"""
 SELECT id::text, status, t.run_at <= now() AND t.rescues < :suspect AND {_OURS} AS claimable
 FROM task t WHERE id = ANY (CAST(:ids AS uuid[]))
@@ -238,18 +245,32 @@ def _fate(status: int, *, claimable: bool) -> HintFate:
 
 def claim_due(db: Database, family: str, terms: Terms, paced: Sequence[Paced] = (), *, most: int) -> list[Claimed]:
     """Claim due tasks of a family without any hint, oldest first: the way on while Redis is away."""
-    return [_claimed(row) for row in db.run(_CLAIM_DUE, family=family, most=most, **terms.values(paced))]
+    return _claim_of(db, _CLAIM_DUE, family, terms, paced, most=most)
 
 
 def claim_overdue(db: Database, family: str, terms: Terms, paced: Sequence[Paced] = (), *, most: int) -> list[Claimed]:
     """Claim due tasks that have been without a hint for longer than the reconciler takes to send one."""
-    values = terms.values(paced) | {"overdue_s": OVERDUE_S}
-    return [_claimed(row) for row in db.run(_CLAIM_OVERDUE, family=family, most=most, **values)]
+    return _claim_of(db, _CLAIM_OVERDUE, family, terms, paced, most=most, overdue_s=OVERDUE_S)
+
+
+def _claim_of(
+    db: Database, statement: Prepared, family: str, terms: Terms, paced: Sequence[Paced], *, most: int, **more: Any
+) -> list[Claimed]:
+    try:
+        rows = db.run(statement, family=family, most=most, **terms.values(paced), **more)
+    except UnstorableData:
+        due = db.rows(_DUE, family=family, suspect=terms.suspect, origin=terms.origin, most=most)
+        return claim(db, [row["id"] for row in due], terms, paced)[0]
+    return [_claimed(row) for row in rows]
 
 
 def claim_suspect(db: Database, families: Sequence[str], terms: Terms, paced: Sequence[Paced] = ()) -> Claimed | None:
     """Claim one task that workers have died on. Suspects have no hints: a worker asks when it holds none."""
-    rows = db.run(_CLAIM_SUSPECT, families=list(families), **terms.values(paced))
+    try:
+        rows = db.run(_CLAIM_SUSPECT, families=list(families), **terms.values(paced))
+    except UnstorableData:
+        # It refuses to be claimed, and waits as one that is locked does.
+        return None
     return _claimed(rows[0]) if rows else None
 
 

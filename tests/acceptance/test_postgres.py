@@ -82,3 +82,29 @@ def test_a_running_openai_stream_outlives_a_blip_of_postgresql(
         assert gateway.stop().count("watchers wait") == 1
     assert upstream.calls == 1
     stand.close()
+
+
+LEFT_BEHIND = """
+SELECT 1 FROM task, pg_control_checkpoint() c
+WHERE lease_until < now() AND greatest(c.checkpoint_time, pg_postmaster_start_time()) < now() - interval '6 s'
+"""
+CLAIMED_AFTER = """
+SELECT extract(epoch FROM t.started_at - w.started_at)::float FROM task t JOIN worker w ON w.id = t.worker
+"""
+
+
+def test_a_worker_that_starts_after_a_crash_waits_no_lease_before_it_goes_on(stand: Stand) -> None:
+    """The only worker was killed; the server was the primary all the time, so nobody was kept from beating."""
+    witness(stand)
+    stand.more["AITASK_LEASE_S"] = "6"
+    killed = stand.start_worker("qwen")
+    made = stand.submit("hello", "qwen+latency=1.5")
+    wait_for(lambda: stand.upstream.simulator.open_now == 1, what="the call")
+    killed.kill()
+    wait_for(lambda: stand.query(LEFT_BEHIND), what="the end of its lease")
+    stand.start_worker("qwen")
+    assert stand.finished(made.batch_id).tasks[0].attempt == 2
+    [(after_s,)] = stand.query(CLAIMED_AFTER)
+    print(f"claimed again {after_s:.1f} s after the start")
+    assert after_s < 5
+    account(stand, set(made.task_ids))

@@ -66,6 +66,10 @@ def claim(stand: Stand, db: Database) -> set[str]:
     return {task.id for task in claimed}
 
 
+def claim_due(stand: Stand, db: Database) -> set[str]:
+    return {task.id for task in claims.claim_due(db, "qwen", TERMS, most=COUNT)}
+
+
 def beat(stand: Stand, db: Database) -> set[str]:
     stand.query("ALTER TABLE task DISABLE TRIGGER no")
     stand.query("UPDATE task SET status = 3, attempt = 1")
@@ -74,7 +78,7 @@ def beat(stand: Stand, db: Database) -> set[str]:
 
 
 @pytest.mark.parametrize("raised", ["EXCEPTION 'not this one'", "check_violation"])
-@pytest.mark.parametrize("act", [expire, enforce_deadlines, stamp, claim, beat])
+@pytest.mark.parametrize("act", [expire, enforce_deadlines, stamp, claim, claim_due, beat])
 def test_one_row_that_is_refused_stops_none_of_the_others(
     stand: Stand, act: Callable[[Stand, Database], set[str]], raised: str
 ) -> None:
