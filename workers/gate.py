@@ -136,6 +136,10 @@ class Gate:
         """The models that may be asked only so much, for the claim."""
         return self._paces.paced()
 
+    def warmed(self) -> set[str]:
+        """The families of models whose wait has just ended."""
+        return self._paces.warmed()
+
     def passed(self, family: str, tasks: int) -> None:
         """A claim put so many tasks of a family off."""
         self._paces.passed(family, tasks)

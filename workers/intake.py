@@ -39,7 +39,7 @@ GATHER_PART = 4
 MOST_CLAIMED = 240
 _DATABASE_RETRY_S = 0.5
 # How often a family is looked through for tasks behind those that were put off.
-LOOK_BEHIND_S = 0.5
+LOOK_BEHIND_S = 0.2
 # XAUTOCLAIM looks at this many entries a call.
 _TAKE_OVER_MOST = 100
 
@@ -149,9 +149,6 @@ class Intake:
         self._redis_back()
         if hints:
             await self.take(hints)
-        if self._behind and time.monotonic() - self._looked_behind_at > LOOK_BEHIND_S:
-            self._looked_behind_at = time.monotonic()
-            await self._look_behind()
 
     async def _redis_failed(self, error: HintsUnavailable, families: Iterable[str]) -> None:
         if group_gone(error):
@@ -225,6 +222,9 @@ class Intake:
 
     async def _look_behind(self) -> None:
         """Claim due tasks of other models past those that were put off, without waiting for their hints' turn."""
+        if not self._behind or time.monotonic() - self._looked_behind_at < LOOK_BEHIND_S:
+            return
+        self._looked_behind_at = time.monotonic()
         behind, self._behind = self._behind, set()
         for family in behind:
             most = min(self._gate.room(family), MOST_CLAIMED)
@@ -243,6 +243,8 @@ class Intake:
         """Try again, for ever, what was set aside, as slots allow."""
         while not self._stopping:
             await asyncio.sleep(LOCKED_RETRY_S)
+            self._behind |= self._gate.warmed()
+            await self._look_behind()
             due = self._due_aside()
             for task_id in due:
                 del self._aside[task_id]

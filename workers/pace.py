@@ -18,6 +18,8 @@ EVERY_LEAST_S, EVERY_MOST_S = 0.05, 60.0
 BACK_A_SECOND = 200.0
 PUT_OFF_LEAST_S, PUT_OFF_MOST_S = 2.0, 900.0
 _PASSED_WINDOW_S = 60.0
+# The database counts a wait from the commit that told it, which comes a little after.
+COMMITTED_S = 0.1
 
 Key = tuple[str, str]
 
@@ -27,6 +29,7 @@ class _Pace:
     limit: float
     lowered_at: float
     cool_until: float = 0.0
+    cooling: bool = False
     refusals: int = 0
     refused_at: float = 0.0
     answered_at: float | None = None
@@ -92,6 +95,15 @@ class Paces:
         pace = self._paces.get(key)
         if pace is not None:
             pace.cool_until = max(pace.cool_until, self._clock() + seconds)
+            pace.cooling = True
+
+    def warmed(self) -> set[str]:
+        """The families of models whose wait is over, each told once: their tasks are due and have no hints yet."""
+        over = self._clock() - COMMITTED_S
+        done = [(family, pace) for (family, _), pace in self._paces.items() if pace.cooling and pace.cool_until <= over]
+        for _, pace in done:
+            pace.cooling = False
+        return {family for family, _ in done}
 
     def passed(self, family: str, tasks: int) -> None:
         """So many tasks of a family were put off: the more, the later they come back."""

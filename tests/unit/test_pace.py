@@ -85,3 +85,12 @@ def test_the_more_is_put_off_the_later_it_comes_back(paces: Paces, clock: Clock)
     assert paces.paced()[0].most_s == 500.0
     paces.passed("f", 10_000_000)
     assert paces.paced()[0].most_s == PUT_OFF_MOST_S
+
+
+def test_the_end_of_a_wait_is_told_once(paces: Paces, clock: Clock) -> None:
+    paces.refused(A, began_at=clock.now, most=16)
+    paces.cool(A, 5.0)
+    assert paces.warmed() == set()
+    clock.now += 5.2
+    assert paces.warmed() == {"f"}
+    assert paces.warmed() == set()
