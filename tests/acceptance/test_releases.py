@@ -25,20 +25,21 @@ WHERE datname = current_database() AND pid <> pg_backend_pid()
 """
 
 
+@pytest.mark.parametrize("number", [10, pytest.param(400, marks=pytest.mark.soak)])
 def test_an_old_worker_works_on_under_load_through_a_migration_that_serves_it_and_drains_when_one_does_not(
-    stand: Stand,
+    stand: Stand, number: int
 ) -> None:
     witness(stand)
     stand.more["AITASK_LEASE_S"] = "3"
     workers = [stand.start_worker() for _ in range(2)]
     with Load(stand) as load:
-        load.goes_on()
+        load.goes_on(number)
         stand.query(NEWER, HEAD)
         assert stand.aitask("ls").code == 0
-        load.goes_on()
+        load.goes_on(number)
         # With its connections gone a worker looks again, and finds that it is still served.
         stand.query(OTHERS)
-        load.goes_on()
+        load.goes_on(number)
     load.account()
     assert [worker.poll() for worker in workers] == [None, None]
     stand.query("UPDATE schema_mark SET oldest = '9999'")
@@ -53,18 +54,21 @@ def test_an_old_worker_works_on_under_load_through_a_migration_that_serves_it_an
     "which",
     ["ours", pytest.param("pgbouncer", marks=pytest.mark.skipif(pgbouncer() is None, reason="pgbouncer is not here"))],
 )
-def test_the_installed_command_and_two_workers_live_behind_a_pooler(stand: Stand, tmp_path: Path, which: str) -> None:
+@pytest.mark.parametrize("kills", [1, pytest.param(10, marks=pytest.mark.soak)])
+def test_the_installed_command_and_two_workers_live_behind_a_pooler(
+    stand: Stand, tmp_path: Path, which: str, kills: int
+) -> None:
     if which == "ours":
         pooler = Pooler(stand.servers, stand.database, size=4)
-        _through(stand, pooler.url)
+        _through(stand, pooler.url, kills)
         pooler.close()
     else:
         with running_pgbouncer(stand.servers, stand.database, tmp_path / "bouncer", size=4) as url:
-            _through(stand, url)
+            _through(stand, url, kills)
 
 
-def _through(stand: Stand, url: str) -> None:
-    """A load through the pooler, its books kept; a worker is killed in the middle of it and another takes its place."""
+def _through(stand: Stand, url: str, kills: int) -> None:
+    """A load through the pooler, its books kept; workers are killed in the middle of it and others take their place."""
     witness(stand)
     stand.more |= {"DATABASE_URL": url, "AITASK_LEASE_S": "3"}
     workers = [stand.start_worker() for _ in range(2)]
@@ -72,10 +76,11 @@ def _through(stand: Stand, url: str) -> None:
         load.goes_on(20)
         asked = stand.aitask("ask", "→ 漢字", "-m", "qwen,gemini,deepseek")
         assert asked.code == 0, asked.err
-        workers.pop().kill()
-        workers.append(stand.start_worker())
-        load.goes_on(20)
-    load.account(calls_at_most=16)
+        for _ in range(kills):
+            workers.pop().kill()
+            workers.append(stand.start_worker())
+            load.goes_on(20)
+    load.account(calls_at_most=16 * kills)
     assert [worker.poll() for worker in workers] == [None, None]
     for bad in ("Duplicate", "Traceback", "does not exist"):
         assert bad not in stand.logs()

@@ -166,3 +166,24 @@ def test_a_promoted_standby_does_not_claim_to_have_been_the_primary_for_long(pai
     stand.servers.admin("CHECKPOINT")
     assert recovery.primary_for_s(promoted) <= time.monotonic() - promoted_at + 1.0
     promoted.close()
+
+
+def test_a_standby_is_said_to_be_one_and_waited_for_until_it_is_promoted(pair: tuple[Pair, Stand]) -> None:
+    two, stand = pair
+    wait_for(two.caught_up, what="the standby")
+    stand.more["DATABASE_URL"] = two.served().dsn(stand.database)
+    asked = stand.aitask("ask", "-d", "hello", "-m", "qwen")
+    assert (asked.code, "nothing was submitted" in asked.err) == (69, True), asked.err
+    assert "name every host in DATABASE_URL" in asked.err
+    doctor = stand.aitask("doctor")
+    assert (doctor.code, "this server is a standby, in recovery" in doctor.out) == (1, True)
+    worker = stand.start_worker("qwen", ready=False)
+    wait_for(lambda: "waiting for PostgreSQL: PostgreSQL is a standby" in stand.logs(), what="a worker that waits")
+    stand.servers.stop_postgres_at_once()
+    two.promote()
+    stand.servers = two.served()
+    stand.servers.admin("ALTER SYSTEM SET synchronous_standby_names = ''")
+    stand.servers.admin("SELECT pg_reload_conf()")
+    assert stand.finished(stand.submit("hello", "qwen").batch_id).tasks[0].response_text
+    assert stand.logs().count("waiting for PostgreSQL") == 1
+    assert worker.poll() is None
