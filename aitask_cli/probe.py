@@ -67,7 +67,9 @@ def _asked(client: httpx.Client, family: Family) -> Probe:
         return Probe(
             None, "it answers with a web page, and not as a model", status, f"check {family.prefix}_SERVICE_URL"
         )
-    if status == 200 or (status in _NO_QUESTION and not _about_key(status, body) and not _is_page(headers, body)):
+    # Some look for the model first, and find none in a request without one.
+    there = status in _NO_QUESTION or (status == 404 and "model" in _message(body).lower())
+    if status == 200 or (there and not _about_key(status, body) and not _is_page(headers, body)):
         return Probe(None, None, status)
     return _wrong(family, status, headers, body) or Probe(None, None, status)
 

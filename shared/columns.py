@@ -31,7 +31,9 @@ class Result:
     prompt_tokens: int | None = _column("integer", "tokens of the question, as the upstream counts them")
     completion_tokens: int | None = _column("integer", "tokens of the answer, thoughts included")
     finish_reason: str | None = _column("text", "how the upstream says that the answer ended")
-    upstream_model: str | None = _column("text", "the model that the upstream says it used")
+    upstream_model: str | None = _column(
+        "text", "the model that the upstream says it used, or is known to use in silence"
+    )
     cut_question: bool | None = _column("boolean", "whether the model saw only part of the question")
 
 

@@ -137,6 +137,16 @@ _RETIRED = re.compile(
 )
 
 
+def answering(known: Models, family: Family, asked: str, said: str | None, today: dt.date) -> str | None:
+    """The model that answered: the one that the upstream says, or at the vendor's own host, where it is known to let
+    another one answer without a word, that one."""
+    if is_other(asked, said):
+        return said
+    row = known.find(family, asked)
+    silently = row is not None and row.rerouted and ended(row, today) and vendor(family.endpoint) == row.family
+    return row.successor if row is not None and silently else said
+
+
 def is_other(asked: str, answered: str | None) -> bool:
     """Tell whether the model that answered is another than the one asked: a snapshot or an alias of it is not."""
     if not answered:

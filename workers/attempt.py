@@ -14,6 +14,7 @@ from shared.domain import ASK, Claimed, Finished, TaskStatus
 from shared.errors import UpstreamError
 from shared.kinds import ErrorKind, Outcome
 from shared.logs import TRACE_OF
+from shared.models import answering
 from workers.answer import Answer, Piece
 from workers.families.generic import Behaviour
 from workers.gate import Gate
@@ -59,8 +60,7 @@ async def attempt(
     try:
         answer = await upstream.complete(task, behaviour, on_piece)
     except UpstreamError as failure:
-        today = dt.datetime.now(dt.timezone.utc).date()
-        error = named(failure, behaviour.settings.models, behaviour.family, task.model, today)
+        error = named(failure, behaviour.settings.models, behaviour.family, task.model, _today())
         return _failed(task, error, gate, max_failures=max_failures, took_s=time.monotonic() - began)
     except Exception as bug:  # a bug in one family's code must not end the worker
         log.exception("a call ended in a bug", extra={"task_id": task.id, "family": task.family})
@@ -69,7 +69,12 @@ async def attempt(
         )
         return _failed(task, wrong, gate, max_failures=max_failures, took_s=time.monotonic() - began)
     gate.answered(task.family, task.model)
-    return _answered(task, answer, cut_question=await _question_is_cut(task, answer, behaviour, contexts))
+    by = answering(behaviour.settings.models, behaviour.family, task.model, answer.model, _today())
+    return _answered(task, answer, by=by, cut_question=await _question_is_cut(task, answer, behaviour, contexts))
+
+
+def _today() -> dt.date:
+    return dt.datetime.now(dt.timezone.utc).date()
 
 
 async def _question_is_cut(task: Claimed, answer: Answer, behaviour: Behaviour, contexts: Contexts | None) -> bool:
@@ -81,7 +86,7 @@ async def _question_is_cut(task: Claimed, answer: Answer, behaviour: Behaviour, 
     return is_cut(size, answer.prompt_tokens, context)
 
 
-def _answered(task: Claimed, answer: Answer, *, cut_question: bool) -> Finished:
+def _answered(task: Claimed, answer: Answer, *, by: str | None, cut_question: bool) -> Finished:
     return Finished(
         id=task.id,
         attempt=task.attempt,
@@ -95,7 +100,7 @@ def _answered(task: Claimed, answer: Answer, *, cut_question: bool) -> Finished:
         prompt_tokens=answer.prompt_tokens,
         completion_tokens=answer.completion_tokens,
         finish_reason=answer.finish_reason,
-        upstream_model=answer.model,
+        upstream_model=by,
         cut_question=cut_question,
     )
 

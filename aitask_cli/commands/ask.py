@@ -15,7 +15,13 @@ from aitask_cli.exit_codes import Exit
 @click.option("-m", "--model", "models", multiple=True, metavar="MODEL[,MODEL]", help="Whom to ask; may be repeated.")
 @click.option("-s", "--system", metavar="TEXT", help="A system prompt.")
 @click.option(
-    "-o", "--option", "model_options", type=(str, str), multiple=True, metavar="NAME VALUE", help="A model option."
+    "-o",
+    "--option",
+    "model_options",
+    type=(str, str),
+    multiple=True,
+    metavar="NAME VALUE",
+    help="A model option; one that aitask does not know as JSON.",
 )
 @click.option("-c", "--continue", "go_on", is_flag=True, help="Continue the last conversation.")
 @click.option("--cid", metavar="ID", help="Continue this conversation.")

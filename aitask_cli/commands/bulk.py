@@ -17,7 +17,9 @@ if TYPE_CHECKING:
 @click.argument("file", type=click.File(encoding="utf-8-sig", errors="strict"))
 @click.option("-m", "--models", required=True, metavar="MODEL[,MODEL]", help="Models to ask every prompt of.")
 @click.option("-s", "--system", help="System prompt for all of them.")
-@click.option("-o", "--option", "pairs", nargs=2, multiple=True, metavar="NAME VALUE", help="Model option, for all.")
+@click.option(
+    "-o", "--option", "pairs", nargs=2, multiple=True, metavar="NAME VALUE", help="A model option, as of ask."
+)
 @click.option("--idempotency-key", metavar="KEY", help="The same key continues an interrupted submission.")
 @options.demo
 def command(

@@ -171,3 +171,25 @@ def test_options_that_aitask_does_not_know_go_to_the_model_as_json(stand: Stand,
     assert sent.items() <= ollama.asked[-1].items()
     wrong = stand.aitask("ask", "hello", "-m", "qwen/small", "-o", "temprature", "0.2")
     assert (wrong.code, "did you mean temperature?" in wrong.err) == (2, True)
+
+
+@pytest.mark.parametrize(
+    ("status", "said", "words"),
+    [
+        (502, {"error": "bad gateway"}, "HTTP 502"),
+        (404, {}, "it has no /v1/chat/completions (HTTP 404"),
+        (400, {"error": {"message": "API key not valid. Please pass a valid API key."}}, "it wants a key (HTTP 400"),
+        (307, {}, "it redirects to"),
+    ],
+)
+def test_doctor_and_models_say_what_an_ask_would_meet(
+    stand: Stand, ollama: Ollama, status: int, said: dict[str, Any], words: str
+) -> None:
+    ollama.status, ollama.said = status, said or {"x": 1}
+    for command in ("doctor", "models"):
+        [line] = [line for line in stand.aitask(command).out.splitlines() if "qwen" in line and ollama.url in line]
+        assert words in line
+        assert "LLM_SERVICE_URL" in line or "LLM_API_KEY" in line
+        assert not line.startswith("ok")
+        assert "answers\t" not in line
+    assert stand.aitask("ask", "hello", "-m", "qwen/small", "--wait", "3").code != 0

@@ -86,9 +86,19 @@ def test_an_endpoint_with_a_list_answers_and_is_asked_nothing_else(endpoint: End
     assert endpoint.asked == [("GET", "/v1/models")]
 
 
-@pytest.mark.parametrize("status", [400, 422, 500])
-def test_an_endpoint_without_a_list_that_refuses_an_empty_request_answers(endpoint: Endpoint, status: int) -> None:
-    found, said = looked(endpoint, GET=(404, "", {}), POST=(status, NO_MESSAGES, {}))
+@pytest.mark.parametrize(
+    ("status", "refusal"),
+    [
+        (400, NO_MESSAGES),
+        (422, NO_MESSAGES),
+        (500, NO_MESSAGES),
+        (404, '{"error": {"message": "no such model: None"}}'),
+    ],
+)
+def test_an_endpoint_without_a_list_that_refuses_an_empty_request_answers(
+    endpoint: Endpoint, status: int, refusal: str
+) -> None:
+    found, said = looked(endpoint, GET=(404, "", {}), POST=(status, refusal, {}))
     assert (found.error, found.models) == (None, None)
     assert "lists no models" in said
 

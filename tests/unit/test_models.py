@@ -14,7 +14,7 @@ from shared import models
 from shared.errors import SettingFault
 from shared.families import Family, route
 from shared.loading import load
-from shared.models import Models, gone, is_other, with_known_limit
+from shared.models import Models, answering, gone, is_other, with_known_limit
 from shared.models_file import Model, built_in, read, rows
 from shared.options import EFFORTS
 from shared.settings import Settings, settings_from
@@ -286,3 +286,16 @@ def test_another_model_is_another(asked: str, answered: str) -> None:
 def test_rows_are_read_as_they_are_written() -> None:
     (row,) = rows('[{"name": "models/X", "family": "F", "retired": "2026-12-01", "efforts": []}]', "here")
     assert (row.name, row.family, row.retired, row.efforts) == ("x", "f", dt.date(2026, 12, 1), ())
+
+
+def test_a_vendor_that_lets_another_model_answer_in_silence_is_seen_through() -> None:
+    known, after = Models(), dt.date(2026, 12, 1)
+    official = family("gemini")
+    bridge = settings_from({"GEMINI_SERVICE_URL": "http://localhost:1"}).families[0]
+    asked = "gemini-2.5-flash"
+    assert answering(known, official, asked, asked, after) == "gemini-3.5-flash-lite"
+    assert answering(known, official, asked, None, after) == "gemini-3.5-flash-lite"
+    assert answering(known, official, asked, "gemini-4", after) == "gemini-4"
+    assert answering(known, official, asked, asked, after - dt.timedelta(days=1)) == asked
+    assert answering(known, bridge, asked, asked, after) == asked
+    assert answering(known, official, "gemini-3.8-flash", None, after) is None
