@@ -9,7 +9,7 @@ from __future__ import annotations
 import datetime as dt
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from functools import lru_cache
 from typing import Any
@@ -51,16 +51,23 @@ class Models:
 
 @lru_cache(maxsize=1024)
 def _find(models: Models, family: str, endpoint: str, name: str) -> Model | None:
+    whose = vendor(endpoint)
     mine = [row for row in models.rows if row.family == family]
-    mine += [row for row in models.rows if row.family == vendor(endpoint)]
+    mine += [row for row in models.rows if row.family == whose]
+    if whose is None and _host(endpoint).endswith(_AZURE):
+        # Azure has OpenAI's models, and ends them on days of its own.
+        mine += [replace(row, retired=None, successor=None) for row in models.rows if row.family == "openai"]
     exact = next((row for row in mine if row.name == name), None)
     return exact or next((row for row in mine if fnmatchcase(name, row.name)), None)
 
 
 def vendor(endpoint: str) -> str | None:
     """Whose endpoint this is, where that is known."""
-    host = (urlsplit(endpoint).hostname or "").lower()
-    return "openai" if host.endswith(_AZURE) else _VENDORS.get(host)
+    return _VENDORS.get(_host(endpoint))
+
+
+def _host(endpoint: str) -> str:
+    return (urlsplit(endpoint).hostname or "").lower()
 
 
 def bare(name: str) -> str:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import json
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -137,6 +139,24 @@ def test_a_default_that_has_ended_is_named_with_the_line_to_change(stand: Stand,
     said = json.loads(stand.aitask("models", "--json", **old).out)["families"]
     assert [change in (family["ending"] or "") for family in said] == [False, True, False]
     assert change not in stand.aitask("ask", "hello", "-m", "deepseek").err
+
+
+def test_an_end_that_is_near_is_said_by_those_who_look_and_not_by_those_who_ask(
+    stand: Stand, ollama: Ollama, tmp_path: Path
+) -> None:
+    end = dt.datetime.now(dt.timezone.utc).date() + dt.timedelta(days=20)
+    rows = [{"name": "small", "family": "qwen", "default": True, "retired": str(end), "successor": "smaller"}]
+    (tmp_path / "models.json").write_text(json.dumps(rows))
+    own = {"AITASK_MODELS_FILE": str(tmp_path / "models.json")}
+    said, change = f"`qwen` means small, which is retired on {end}", 'set LLM_DEFAULT_MODEL="smaller"'
+    assert f"{said}; {change}" in stand.aitask("doctor", **own).out
+    assert f"{said}; {change}" in stand.aitask("models", **own).err
+    asked = stand.aitask("ask", "hello", "-m", "qwen", **own)
+    assert (asked.code, "retired" in asked.err) == (0, False)
+    assert ollama.asked[-1]["model"] == "small"
+    (tmp_path / "models.json").write_text('[{"name": "small"}]')
+    bad = stand.aitask("ask", "hello", "-m", "qwen", **own)
+    assert (bad.code, "row 1: it has no family" in bad.err) == (2, True)
 
 
 def test_options_that_a_model_ignores_are_said_once(stand: Stand, ollama: Ollama) -> None:

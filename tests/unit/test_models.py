@@ -89,6 +89,15 @@ def test_a_vendor_s_endpoint_is_known_whatever_the_family_is_called() -> None:
     assert row.tokens == "max_completion_tokens"
 
 
+def test_azure_has_openai_s_models_and_not_their_ends() -> None:
+    settings = settings_from(
+        {"AITASK_FAMILIES": "azure", "AZURE_SERVICE_URL": "https://me.openai.azure.com/openai/v1", "AZURE_MODELS": "o*"}
+    )
+    row = settings.models.find(family("azure", settings), "o4-mini")
+    assert row is not None
+    assert (row.tokens, row.retired, row.successor) == ("max_completion_tokens", None, None)
+
+
 def test_a_user_s_row_comes_before_the_package_s(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     own = tmp_path / ".config/aitask/models.json"
     own.parent.mkdir(parents=True)
