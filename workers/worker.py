@@ -188,7 +188,11 @@ class Worker:
         """Say what Redis costs as it is, and see whose namespace it is; on the local default all of it is ours."""
         if self.settings.origin is not None or self.settings.demo:
             return
-        self._ownership.mine = facts.installation(self.db)
+        try:
+            self._ownership.mine = facts.installation(self.db)
+        except AitaskError as error:
+            # A right that was taken away; what can't be told apart is not.
+            log.debug("this installation has no name: %s", error.message)
         try:
             for cost in costs(self._streams.facts(self._names)):
                 log.warning("Redis: %s (%s)", cost.cost, cost.remedy)

@@ -36,6 +36,10 @@ _REFUSALS: dict[type[Exception], tuple[str, str]] = {
         "it refuses the user or the password, or wants one",
         "REDIS_URL=redis://USER:PASSWORD@HOST:PORT, with @ : / in them as %40 %3A %2F",
     ),
+    exceptions.NoPermissionError: (
+        "its user may not do what is needed",
+        "redis-cli ACL SETUSER NAME '~NAMESPACE:*' +@all -@admin +info +cluster",
+    ),
     exceptions.AskError: ("it is a Cluster whose slots are elsewhere", _CLUSTER),
     exceptions.MovedError: ("it is a Cluster whose slots are elsewhere", _CLUSTER),
     exceptions.ClusterCrossSlotError: ("it is a Cluster", _CLUSTER),

@@ -155,7 +155,7 @@ def test_many_slots_that_move_under_load_lose_nothing(stand: Stand, redises: Val
     on_cluster(stand, redises, tasks=1500, seconds=30.0, moves=60)
 
 
-def test_a_worker_survives_resets_in_the_middle_of_replies(stand: Stand, redises: Valkeys) -> None:
+def test_a_worker_survives_resets_at_any_moment(stand: Stand, redises: Valkeys) -> None:
     port = redises.start()
     witness(stand)
     with Proxy(Target(port=port)) as proxy:
@@ -163,13 +163,19 @@ def test_a_worker_survives_resets_in_the_middle_of_replies(stand: Stand, redises
         worker = stand.start_worker("-c", "16")
 
         def reset() -> None:
-            for seed in range(15):
+            for seed in range(10):
                 proxy.strike("reset", seed=seed)
-                time.sleep(0.1)
+                time.sleep(0.05)
+            # Between two commands too: so a transport is closed under who goes on using it.
+            for _ in range(100):
+                proxy.strike("refused")
+                proxy.heal()
+                time.sleep(0.01)
 
         submitted = load(stand, tasks=60, seconds=3.0, during=reset)
         account(stand, submitted)
         assert proxy.met["reset"] > 0
+        assert proxy.met["refused"] > 0
         assert worker.poll() is None, stand.logs()
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import socket
 import subprocess
+import threading
 from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,8 @@ from shared.errors import HintsUnavailable, UsageFault
 from shared.ids import new_ordered_id
 from shared.live import LivePublisher, LiveTail
 from shared.streams import Hint, HintReader, Streams
+from tests.proxy import Proxy, Target
+from tests.redis_servers import valkeys
 from tests.stand import Stand, wait_for
 
 
@@ -49,6 +52,41 @@ def test_a_transport_that_is_closed_ends_no_reader(stand: Stand) -> None:
         await reader.close()
 
     on_uvloop(run)
+
+
+def test_resets_at_any_moment_over_tcp_are_redis_away_and_nothing_else(tmp_path: Path) -> None:
+    """Half of them come between two commands; uvloop then says that the handler is closed."""
+    with valkeys(tmp_path) as servers, Proxy(Target(port=servers.start())) as proxy:
+        over = threading.Event()
+
+        def cut() -> None:
+            while not over.wait(0.003):
+                proxy.strike("refused")
+                proxy.heal()
+
+        async def ask() -> tuple[int, int]:
+            url = f"redis://127.0.0.1:{proxy.port}"
+            reader = HintReader(url, namespace="n", consumer="c", block_s=0.01)
+            served = refused = 0
+            while (served < 150 or refused < 60) and served + refused < 20_000:
+                try:
+                    await reader.ensure_groups(["qwen"])
+                    await reader.discard([], resend=[("qwen", "x" * 100_000)])
+                    served += 1
+                except HintsUnavailable:
+                    refused += 1
+            await reader.close()
+            return served, refused
+
+        cutting = threading.Thread(target=cut)
+        cutting.start()
+        try:
+            served, refused = uvloop.run(ask())
+        finally:
+            over.set()
+            cutting.join()
+        assert served >= 150
+        assert refused >= 60
 
 
 @pytest.mark.parametrize(
