@@ -21,6 +21,11 @@ from workers.tokens import counted, usage_in
 __all__ = ["Answer", "Collector", "Piece", "bad_answer", "dumped", "joined", "parsed"]
 
 
+# An event with nothing but these is a good one: most ends of answers need not be searched for an error.
+_ENVELOPE = {"id", "object", "created", "model", "choices", "usage", "system_fingerprint", "service_tier"}
+_GOOD = {"chat.completion.chunk", "chat.completion"}
+
+
 @dataclass(frozen=True, slots=True)
 class Answer:
     """What a model said. Token counts are None when the upstream does not say."""
@@ -101,11 +106,15 @@ class Collector:
 
     def _seldom(self, said: dict[str, Any]) -> None:
         """What only an error, or the end of an answer, has."""
+        if not (said.keys() <= _ENVELOPE and said.get("object") in _GOOD):
+            self._error(said)
+        # Counts are cumulative: the last ones hold.
+        self._usage = usage_in(said) or self._usage
+
+    def _error(self, said: dict[str, Any]) -> None:
         wrong = error_object(said)
         if wrong is not None:
             raise wrong
-        # Counts are cumulative: the last ones hold.
-        self._usage = usage_in(said) or self._usage
 
     def _choice(self, choice: dict[str, Any], said: dict[str, Any]) -> Sequence[Piece]:
         reason = choice.get("finish_reason")
@@ -115,7 +124,7 @@ class Collector:
         if not isinstance(delta, dict) or not delta:
             return self._whole(choice, said)
         text = delta.get("content")
-        if len(delta) == 1 and isinstance(text, str):
+        if isinstance(text, str) and (len(delta) == 1 or (len(delta) == 2 and "role" in delta)):
             # Nearly every event of a stream: nothing but a word.
             self._pieces = True
             if self._pipeline is None:
@@ -123,7 +132,7 @@ class Collector:
                 return (Piece(text),) if text else ()
             return self._through((Piece(text),)) if text else ()
         if choice.get("error"):
-            self._seldom(said)
+            self._error(said)
         self._pieces = True
         return self._message(delta, whole=False)
 

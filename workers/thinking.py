@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from fnmatch import fnmatchcase
+from functools import lru_cache
 from typing import Protocol
 
 from workers.piece import Piece
@@ -46,6 +47,7 @@ class Stage(Protocol):
         """Return what was held back."""
 
 
+@lru_cache(maxsize=1024)
 def opens_in_template(model: str) -> bool:
     """Tell by a model's name whether its template opens the reasoning."""
     name = model.lower().rsplit("/", 1)[-1]

@@ -16,6 +16,9 @@ _PLACES = ("usage", "x_groq", "usageMetadata", "usage_metadata", "amazon-bedrock
 
 def usage_in(said: Mapping[str, Any]) -> dict[str, Any] | None:
     """Return the usage in an event or an answer, or None. Usage that counts nothing is none."""
+    usage = said.get("usage")
+    if isinstance(usage, dict) and type(usage.get("prompt_tokens")) is int and usage["prompt_tokens"] > 0:
+        return usage
     choices = said.get("choices")
     first = choices[0] if isinstance(choices, list) and choices and isinstance(choices[0], dict) else {}
     for place in (said, first):

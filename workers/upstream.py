@@ -254,14 +254,16 @@ def _identity(family: Family) -> dict[str, str]:
 def _without_secrets(answer: Answer, redact: Redactor) -> Answer:
     """The answer as it may be kept: its own words without the key, the upstream's short and printable."""
     reasoning = None if answer.reasoning is None else redact.answer(answer.reasoning)
-    return replace(
-        answer,
-        text=redact.answer(answer.text),
-        reasoning=reasoning,
-        finish_reason=_short(answer.finish_reason, _FINISH_CHARS, redact),
-        model=_short(answer.model, _MODEL_CHARS, redact),
-    )
+    text = redact.answer(answer.text)
+    finish_reason = _short(answer.finish_reason, _FINISH_CHARS, redact)
+    model = _short(answer.model, _MODEL_CHARS, redact)
+    if (text, reasoning, finish_reason, model) == (answer.text, answer.reasoning, answer.finish_reason, answer.model):
+        return answer
+    return replace(answer, text=text, reasoning=reasoning, finish_reason=finish_reason, model=model)
 
 
 def _short(said: str | None, chars: int, redact: Redactor) -> str | None:
-    return None if said is None else one_line(redact(said), chars)
+    if said is None:
+        return None
+    clean = redact.word(said) if len(said) <= chars else redact(said)
+    return clean if len(clean) <= chars and clean.isprintable() else one_line(clean, chars)
