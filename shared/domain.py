@@ -8,6 +8,7 @@ from enum import Enum, IntEnum
 from typing import Any
 
 from shared.columns import Result
+from shared.request_hash import EarlierHash
 
 
 class TaskStatus(IntEnum):
@@ -68,7 +69,7 @@ class NewBatch:
     conversation_id: str | None = None
     idempotency_key: str | None = None
     request_hash: str | None = None
-    earlier_hashes: tuple[str, ...] = ()
+    earlier_hashes: tuple[EarlierHash, ...] = ()
     lane: str = ASK
     origin: str | None = None
 

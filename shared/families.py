@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
+from functools import lru_cache
 from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 
@@ -201,6 +202,7 @@ def _fits(model: str, patterns: tuple[str, ...]) -> bool:
     return any(fnmatchcase(model, pattern) for pattern in patterns)
 
 
+@lru_cache(maxsize=256)
 def chat_url(endpoint: str) -> str:
     """Return the chat completions URL of an endpoint.
 

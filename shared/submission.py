@@ -13,7 +13,7 @@ from shared.domain import NewBatch, NewTask
 from shared.errors import DatabaseUnavailable, HintsUnavailable, MayBeStored, UsageFault
 from shared.families import Family, route
 from shared.ids import new_id, new_ordered_id
-from shared.request_hash import earlier_hashes, request_hash
+from shared.request_hash import AskedModel, EarlierHash, earlier_hashes, request_hash
 from shared.settings import Settings
 from shared.store import conversations
 from shared.store.conversations import Turn
@@ -237,7 +237,7 @@ def _checked_key(key: str) -> None:
         raise UsageFault("the idempotency key is malformed", remedy=f"1 to {MAX_KEY_CHARS} printable characters")
 
 
-def hashes(checked: Plan) -> tuple[str | None, tuple[str, ...]]:
+def hashes(checked: Plan) -> tuple[str | None, tuple[EarlierHash, ...]]:
     """What tells a request from another under the same idempotency key: its hash, and what earlier releases made of it.
 
     Without a key there is nothing to tell apart.
@@ -246,5 +246,6 @@ def hashes(checked: Plan) -> tuple[str | None, tuple[str, ...]]:
     if request.idempotency_key is None:
         return None, ()
     said = [request.prompt, request.system, request.options, request.conversation, list(request.context)]
-    models = [(family.name, model) for model, family in checked.routed]
+    bare = {name.lower() for name in request.models}
+    models = [AskedModel(family.name, model, family.name in bare) for model, family in checked.routed]
     return request_hash(said, models), earlier_hashes(said, models)

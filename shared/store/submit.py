@@ -194,7 +194,7 @@ def _same(new: NewBatch, stored_hash: str | None, stored_families: Sequence[str]
     """Whether a batch is the one that was stored under its key, maybe by an earlier release."""
     if stored_hash == new.request_hash:
         return True
-    return stored_hash in new.earlier_hashes and list(stored_families) == [task.family for task in new.tasks]
+    return any((stored_hash, tuple(stored_families)) == (old.digest, old.families) for old in new.earlier_hashes)
 
 
 def _conflict(key: str | None) -> Conflict:

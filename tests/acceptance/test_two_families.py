@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from typing import Any
 
 import pytest
 
 from shared.errors import Conflict
-from shared.request_hash import earlier_hashes
 from shared.store import conversations
 from tests.stand import RunningSimulator, Servers, Stand, new_stand
 
@@ -66,10 +66,32 @@ def test_a_key_used_for_one_does_not_return_the_other_s_answer(two: Stand) -> No
 
 def test_a_key_of_the_release_before_finds_its_batch_and_no_other_s(two: Stand) -> None:
     made = two.submit("hello", "one/gpt", idempotency_key="k")
-    (old,) = earlier_hashes(["hello", None, {}, None, []], [("one", "gpt")])
-    two.query("UPDATE batch SET request_hash = %s", old)
+    two.query("UPDATE batch SET request_hash = %s", hashed_before("gpt"))
     assert two.submit("hello", "one/gpt", idempotency_key="k").batch_id == made.batch_id
     with pytest.raises(Conflict):
         two.submit("hello", "two/gpt", idempotency_key="k")
     with pytest.raises(Conflict):
         two.submit("bye", "one/gpt", idempotency_key="k")
+
+
+@pytest.mark.parametrize(
+    ("asked", "named"),
+    [("gemini", "gemini-2.5-flash"), ("deepseek", "deepseek-reasoner"), ("qwen", "qwen2.5"), ("llama3", "llama3")],
+)
+def test_a_bare_name_s_key_finds_its_batch_although_the_default_has_changed(two: Stand, asked: str, named: str) -> None:
+    made = two.submit("hello", asked, idempotency_key="k")
+    assert two.submit("hello", asked, idempotency_key="k").batch_id == made.batch_id
+    two.query("UPDATE batch SET request_hash = %s", hashed_before(named))
+    assert two.submit("hello", asked, idempotency_key="k").batch_id == made.batch_id
+
+
+def test_the_release_before_asked_a_name_once_and_its_batch_is_found_by_both(two: Stand) -> None:
+    made = two.submit("hello", "one/gpt", idempotency_key="k")
+    two.query("UPDATE batch SET request_hash = %s", hashed_before("gpt"))
+    assert two.submit("hello", "one/gpt", "two/gpt", idempotency_key="k").batch_id == made.batch_id
+
+
+def hashed_before(*models: str) -> str:
+    """The first release's own recipe, written out: it must not change with ours."""
+    said = ["hello", None, {}, list(models), None]
+    return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()
