@@ -39,15 +39,21 @@ class Load:
         before = self.accepted
         wait_for(lambda: self.accepted >= before + number, what=f"{number} more accepted submissions")
 
-    def account(self, *, calls_at_most: int | None = None) -> None:
-        """Lost 0, terminal once, stale 0, nothing left in Redis; and no good task was given up."""
+    def account(self, *, calls_at_most: int | None = None, rescues_at_most: int = 1) -> None:
+        """Lost 0, terminal once, stale 0, nothing left in Redis; and no good task was given up.
+
+        Args:
+            calls_at_most: beyond one for each task.
+            rescues_at_most: of one task; by chance one is held by two workers that are killed.
+        """
         told = [made.told for made in self._books.operations]
         print(f"submissions: { {how: told.count(how) for how in sorted(set(told))} }")
         account(self.stand, self._books.submitted, operations=self._books.operations)
         [(tasks, unanswered, rescued)] = self.stand.query(
-            "SELECT count(*), count(*) FILTER (WHERE status <> 1), count(*) FILTER (WHERE rescues > 1) FROM task"
+            "SELECT count(*), count(*) FILTER (WHERE status <> 1), max(rescues) FROM task"
         )
-        assert (unanswered, rescued) == (0, 0)
+        assert unanswered == 0
+        assert rescued <= rescues_at_most
         print(f"{tasks} tasks, all answered, {self.stand.upstream.calls} calls")
         if calls_at_most is not None:
             assert self.stand.upstream.calls <= tasks + calls_at_most
