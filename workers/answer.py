@@ -75,9 +75,21 @@ class Collector:
         """
         if type(data) is not str and getattr(data, "name", "") == "error":
             raise _named_error(data)
-        if data[:1] == "{":
-            return self.object(parsed(data))
-        return self._no_object(data)
+        if data[:1] != "{":
+            return self._no_object(data)
+        said = parsed(data)
+        # Nearly every event of a stream is nothing but a word; it takes the shortest way there is.
+        try:
+            choice = said["choices"][0]
+            delta = choice["delta"]
+            text = delta["content"]
+            plain = len(delta) == 1 and choice["finish_reason"] is None and type(text) is str
+        except (KeyError, IndexError, TypeError):
+            return self.object(said)
+        if not plain or said.get("usage") or "error" in said or "error" in choice or type(said.get("model")) is not str:
+            return self.object(said)
+        self._model = said["model"] or self._model
+        return self._word(text)
 
     def _no_object(self, data: str) -> Sequence[Piece]:
         """An event that is no object: a ping, or JSON behind blanks. How the stream ends tells whether it mattered."""
@@ -125,16 +137,21 @@ class Collector:
             return self._whole(choice, said)
         text = delta.get("content")
         if isinstance(text, str) and (len(delta) == 1 or (len(delta) == 2 and "role" in delta)):
-            # Nearly every event of a stream: nothing but a word.
-            self._pieces = True
-            if self._pipeline is None:
-                self._text.append(text)
-                return (Piece(text),) if text else ()
-            return self._through((Piece(text),)) if text else ()
+            return self._word(text)
         if choice.get("error"):
             self._error(said)
         self._pieces = True
         return self._message(delta, whole=False)
+
+    def _word(self, text: str) -> Sequence[Piece]:
+        self._pieces = True
+        if not text:
+            return ()
+        piece = (Piece(text),)
+        if self._pipeline is not None:
+            return self._through(piece)
+        self._text.append(text)
+        return piece
 
     def _whole(self, choice: dict[str, Any], said: dict[str, Any]) -> Sequence[Piece]:
         """A whole message, or a legacy completion's text. After pieces it only repeats them."""
