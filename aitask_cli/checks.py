@@ -12,6 +12,7 @@ from aitask_cli.down import downs
 from aitask_cli.probe import Probe, probe
 from shared.errors import AitaskError
 from shared.families import Family
+from shared.redaction import masked_url
 from shared.servers import ignored_parameters
 from shared.settings import Settings
 
@@ -152,17 +153,17 @@ def _endpoints(settings: Settings) -> Iterator[Check]:
 
 
 def _endpoint(family: Family, said: Probe) -> Check:
-    name = f"endpoint {family.name}"
+    name, endpoint = f"endpoint {family.name}", masked_url(family.endpoint)
     if said.error is not None:
-        return Check(name, Level.WARNING, f"{family.endpoint}: {said.error}", said.remedy)
-    check = Check(name, Level.OK, f"{family.endpoint} answers")
+        return Check(name, Level.WARNING, f"{endpoint}: {said.error}", said.remedy)
+    check = Check(name, Level.OK, f"{endpoint} answers")
     if said.models is None:
-        return replace(check, found=f"{family.endpoint} answers, and lists no models")
+        return replace(check, found=f"{endpoint} answers, and lists no models")
     names = {model.removeprefix("models/") for model in said.models}
     wanted = family.default_model.removeprefix("models/")
     if names and wanted not in names and f"{wanted}:latest" not in names:
         return Check(
-            name, Level.WARNING, f"{family.endpoint} has no model {wanted}, which `{family.name}` means",
+            name, Level.WARNING, f"{endpoint} has no model {wanted}, which `{family.name}` means",
             f"set {family.prefix}_DEFAULT_MODEL, for example {sorted(names)[0]}",
         )  # fmt: skip
-    return replace(check, found=f"{family.endpoint} answers, {len(names)} models")
+    return replace(check, found=f"{endpoint} answers, {len(names)} models")

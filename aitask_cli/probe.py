@@ -18,6 +18,7 @@ import httpx
 from shared.errors import UsageFault
 from shared.families import Family, chat_url, models_url
 from shared.proxies import proxy_for
+from shared.redaction import Redactor, secrets_of
 
 TIMEOUT_S = 3.0
 _LIST_BYTES = 4 << 20
@@ -128,7 +129,7 @@ def _target(family: Family, location: str) -> tuple[str, str]:
 
 
 def _sentence(headers: httpx.Headers, body: bytes) -> str:
-    text = body[:4096].decode("utf-8", "replace").strip()
+    text = body[:65536].decode("utf-8", "replace").strip()
     if not text:
         return ""
     if _is_page(headers, body):
@@ -157,14 +158,20 @@ def _message(body: bytes) -> str:
 
 def _shown(said: str, family: Family) -> str:
     """A sentence for the screen: one line, not too long, and never with the key."""
-    if family.api_key:
-        said = said.replace(family.api_key, "[key]")
-    line = " ".join(said.split())
+    redact = Redactor((family.api_key, *secrets_of(family.endpoint), *secrets_of(_proxy(family))))
+    line = " ".join(redact(said).split())
     return line if len(line) <= 2 * _SAID_CHARS else line[: 2 * _SAID_CHARS - 1] + "…"
 
 
+def _proxy(family: Family) -> str:
+    try:
+        return proxy_for(family.endpoint, os.environ) or ""
+    except (UsageFault, ValueError):
+        return ""
+
+
 def _unreachable(error: Exception, family: Family) -> Probe:
-    said = " ".join(str(error).split())[:_SAID_CHARS] or type(error).__name__
+    said = " ".join(str(error).split()) or type(error).__name__
     remedy = f"check {family.prefix}_SERVICE_URL"
     if "CERTIFICATE_VERIFY_FAILED" in str(error):
         remedy = "name its authority's certificate in SSL_CERT_FILE"

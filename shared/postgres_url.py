@@ -6,6 +6,8 @@ import re
 from dataclasses import dataclass
 from urllib.parse import parse_qsl, quote
 
+from shared.redaction import cut_off
+
 # https://www.postgresql.org/docs/17/libpq-connect.html#LIBPQ-PARAMKEYWORDS
 _LIBPQ_NAMES = (
     "host hostaddr port dbname user password passfile require_auth channel_binding connect_timeout "
@@ -56,6 +58,8 @@ def parse_postgres_url(url: str) -> PostgresUrl:
         raise ValueError("must be a URL that starts with postgresql://")
     if "@" in parts["hosts"]:
         raise ValueError("has an @ in its user or password: write it as %40")
+    if cut_off(url):
+        raise ValueError("has an @ behind its host: write @ / ? and # in a password as %40 %2F %3F %23")
     if _BARE_PERCENT.search(url):
         raise ValueError("has a % without two digits behind it: write it as %25")
     hosts = [_host(one) for one in parts["hosts"].split(",")]

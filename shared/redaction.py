@@ -24,7 +24,10 @@ _SHORTEST = 4
 # A word in small letters ("simulated", "ollama") is a placeholder, or at least no key by its pieces.
 _WORD = re.compile(r"[a-z]{1,15}")
 _SECRET_NAME = re.compile(r"key|token|secret|passw|auth|credential|^sig(nature)?$|^code$", re.I)
-_USER_PART = re.compile(r"(?<=://)[^/?#\s]*@")
+# Also with a password in which a `/`, `?` or `#` stands as it is: up to the last @, where a colon shows a password.
+_USER_PART = re.compile(r"(?<=://)(?:[^/?#\s@]*:\S*|[^/?#\s]*)@")
+# Options of servers' URLs whose value may hold an @ as it is.
+_MAY_HOLD_AT = re.compile(r"user|name|pass|host|options|file|path|cert|key", re.I)
 # What may stand between the characters of a spaced secret: white space, controls, and characters of no width.
 _BETWEEN = re.compile(
     "[\\s\x00-\x1f\x7f-\x9f\u00ad\u034f\u061c\u115f\u1160\u180e\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufe00-\ufe0f"
@@ -104,7 +107,11 @@ def secrets_of(url: str) -> Iterator[str]:
         parts = urlsplit(url)
     except ValueError:
         return
-    user, _, rest = parts.netloc.rpartition("@")[0].partition(":")
+    user = parts.netloc.rpartition("@")[0]
+    if "@" in url and "@" not in parts.netloc:
+        found = _USER_PART.search(url)
+        user = found[0][:-1] if found else ""
+    user, _, rest = user.partition(":")
     for secret in (rest, user):
         if secret:
             yield from {secret, unquote(secret)}
@@ -114,6 +121,19 @@ def secrets_of(url: str) -> Iterator[str]:
         name, _, value = pair.partition("=")
         if value and _SECRET_NAME.search(name):
             yield from {value, unquote(value)}
+
+
+def cut_off(url: str) -> bool:
+    """Whether a password seems to be cut off by a `/`, `?` or `#`: its rest would be shown as a name."""
+    try:
+        parts = urlsplit(url)
+    except ValueError:
+        return "@" in url
+    if "@" in parts.netloc or ":" not in parts.netloc:
+        return False
+    pairs = (pair.partition("=") for pair in parts.query.split("&"))
+    strange = any("@" in name or ("@" in value and not _MAY_HOLD_AT.search(name)) for name, _, value in pairs)
+    return strange or "@" in parts.path + parts.fragment
 
 
 def masked_url(url: str) -> str:

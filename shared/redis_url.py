@@ -12,6 +12,8 @@ from dataclasses import dataclass, field
 from enum import Enum
 from urllib.parse import SplitResult, parse_qsl, quote, unquote, urlsplit
 
+from shared.redaction import cut_off
+
 
 class Kind(str, Enum):
     """How the servers behind a URL stand to one another."""
@@ -86,6 +88,8 @@ def parse(url: str) -> RedisTarget:
         ValueError: it can't be one; the text says why, and never holds a password.
     """
     parts = _split(url)
+    if parts.scheme not in _SOCKETS and cut_off(url):
+        raise ValueError("has an @ behind its host (escape @, /, : and ?, # in a password as %40 %2F %3A, %3F, %23)")
     if parts.scheme not in _SCHEMES:
         raise ValueError(f"must be a URL that starts with {', '.join(s + '://' for s in _SCHEMES)}")
     kind, secure = _SCHEMES[parts.scheme]

@@ -66,6 +66,11 @@ class ThinkSplitter:
 
     def __init__(self, *, opened: bool = False) -> None:
         self._opened = opened
+        # What isn't told apart yet, in parts: joined once, so that each character is looked at a few times in all.
+        self._parts: list[str] = []
+        # Its beginning without white space while that may be a mark's, then its last characters.
+        self._start = ""
+        self._markless = False
         self._held = ""
         self._close = CLOSE
         # None until the first characters tell; then whether we are inside the reasoning.
@@ -85,16 +90,17 @@ class ThinkSplitter:
             # It comes in a field of its own, so nothing in the text is.
             self._opened = False
             return (piece,)
-        self._held += piece.text
-        return self._sorted(final=False)
+        return self._sorted(piece.text, final=False)
 
     def finish(self) -> Sequence[Piece]:
         """Return what was held back."""
-        return self._sorted(final=True)
+        return self._sorted("", final=True)
 
-    def _sorted(self, *, final: bool) -> Sequence[Piece]:
+    def _sorted(self, text: str, *, final: bool) -> Sequence[Piece]:
         found: list[Piece] = []
-        if self._thinking is None and not self._begun(final=final):
+        if self._thinking is not None:
+            self._held += text
+        elif not self._begun(text, final=final):
             return found
         if self._thinking:
             reasoning, closed, rest = self._held.partition(self._close)
@@ -112,22 +118,23 @@ class ThinkSplitter:
         found.append(Piece(text))
         return [piece for piece in found if piece.text]
 
-    def _begun(self, *, final: bool) -> bool:
+    def _begun(self, text: str, *, final: bool) -> bool:
         """Decide whether the text begins with reasoning. False: not certain yet."""
-        start = self._held.lstrip()
-        for opening, close in MARKS:
-            if start.startswith(opening):
-                self._thinking, self._close, self._held = True, close, start[len(opening) :]
+        self._parts.append(text)
+        self._start += text if self._start else text.lstrip()
+        for opening, close in () if self._markless else MARKS:
+            if self._start.startswith(opening):
+                self._thinking, self._close, self._held = True, close, self._start[len(opening) :]
                 return True
-        if not final and any(opening.startswith(start) for opening, _ in MARKS):
+        if not final and not self._markless and any(opening.startswith(self._start) for opening, _ in MARKS):
             return False
-        if self._opened:
-            if CLOSE in self._held:
-                self._thinking = True
-                return True
-            if not final:
-                return False
-        self._thinking = False
+        self._markless = True
+        closed = self._opened and CLOSE in self._start
+        if self._opened and not closed and not final:
+            self._start = self._start[-len(CLOSE) :]
+            return False
+        self._thinking, self._held = closed, "".join(self._parts)
+        self._parts.clear()
         return True
 
 
@@ -136,27 +143,32 @@ class PrefixDropper:
 
     def __init__(self, prefixes: tuple[str, ...]) -> None:
         self._prefixes = prefixes
-        self._held: str | None = ""
+        # The white space at the beginning, in parts, and what stands behind it.
+        self._blank: list[str] = []
+        self._start: str | None = ""
 
     @property
     def settled(self) -> bool:
         """Whether the answer's beginning has passed."""
-        return self._held is None
+        return self._start is None
 
     def feed(self, piece: Piece) -> Sequence[Piece]:
         """Take in a piece; returns what is certain by now."""
-        if self._held is None or piece.reasoning:
+        if self._start is None or piece.reasoning:
             return (piece,)
-        self._held += piece.text
-        start = self._held.lstrip()
+        behind = piece.text if self._start else piece.text.lstrip()
+        self._blank.append(piece.text[: len(piece.text) - len(behind)])
+        self._start += behind
+        start = self._start
         if any(prefix.startswith(start) and prefix != start for prefix in self._prefixes):
             return ()
         return self.finish()
 
     def finish(self) -> Sequence[Piece]:
         """Return what was held back."""
-        held, self._held = self._held, None
-        start = (held or "").lstrip()
+        start, self._start = self._start or "", None
+        held = "".join([*self._blank, start])
+        self._blank.clear()
         for prefix in sorted(self._prefixes, key=len, reverse=True):
             if start.startswith(prefix):
                 held = start[len(prefix) :].lstrip()

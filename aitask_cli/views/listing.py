@@ -10,6 +10,7 @@ from aitask_cli.views.terminal import console, interactive, out, say
 from aitask_cli.views.words import ago, duration, kind_in_words, short_id
 from shared.domain import AttemptView, BatchLine, BatchView, Cooldown, Pause, WorkerView
 from shared.families import Family
+from shared.redaction import masked_url
 from shared.text import one_line
 
 if TYPE_CHECKING:
@@ -131,7 +132,7 @@ def print_families(found: Sequence[tuple[Family, Probe]], endings: Mapping[str, 
         error = f"{probe.error}; {probe.remedy}" if probe.error and probe.remedy else probe.error
         state = family.missing or error or "answers"
         models = ", ".join(probe.models) if probe.models else ""
-        rows.append((family.name, family.endpoint, state, family.default_model, models))
+        rows.append((family.name, masked_url(family.endpoint), state, family.default_model, models))
     print_rows(("family", "endpoint", "state", "default", "models"), rows, wide=4)
     for said in endings.values():
         say(said)

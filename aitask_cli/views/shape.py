@@ -11,6 +11,7 @@ from shared.domain import AttemptView, BatchLine, BatchView, Cooldown, Pause, Ta
 from shared.families import Family
 from shared.finish import is_cut
 from shared.models import is_other
+from shared.redaction import masked_url
 
 if TYPE_CHECKING:
     from aitask_cli.pending import PendingView
@@ -144,7 +145,7 @@ def families(found: Sequence[tuple[Family, Probe]], endings: Mapping[str, str]) 
         "families": [
             {
                 "name": family.name,
-                "endpoint": family.endpoint,
+                "endpoint": masked_url(family.endpoint),
                 "key": family.api_key is not None,
                 "default_model": family.default_model,
                 "patterns": [*family.routed, *family.patterns],

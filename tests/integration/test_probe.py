@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import base64
 import json
+import re
 import subprocess
 import threading
 from collections.abc import Callable, Iterator
@@ -14,6 +16,7 @@ import pytest
 
 from aitask_cli.checks import Level, _endpoint
 from aitask_cli.probe import Probe, probe
+from aitask_cli.views.shape import families
 from shared.families import Family
 from shared.settings import settings_from
 
@@ -144,6 +147,29 @@ def test_the_certificates_of_the_workers_count(
     assert "SSL_CERT_FILE" in unknown.remedy
     monkeypatch.setenv("SSL_CERT_FILE", str(authority))
     assert probe(family).error is None
+
+
+def test_an_endpoint_is_shown_without_its_password_and_its_key(endpoint: Endpoint) -> None:
+    url = endpoint.url.replace("//", "//someone:Hunter2-sec/ret@") + "/v1?key=Zq81-quite-private&v=2"
+    for pasted in (url.replace("/ret@", "ret@"), url.replace("/ret@", "%2Fret@")):
+        family = gemini(pasted)
+        for found in (probe(family), Probe((), None), Probe(None, None), Probe(("x",), None)):
+            check = _endpoint(family, found)
+            shown = f"{check.found} {check.remedy} {families([(family, found)], {})}"
+            assert not [piece for piece in ("Hunter2", "ret@", "quite-private") if piece in shown], shown
+
+
+def test_an_endpoint_that_repeats_the_key_is_quoted_without_it(endpoint: Endpoint) -> None:
+    key = "Zq81xv-Rw5tY7uI9oP-3aSdF"
+    encoded = base64.b64encode(key.encode()).decode()
+    echoes = [key, key.upper(), encoded, " ".join(key), *(key[at:] for at in range(len(key) - 8)), key[:12]]
+    for echo in echoes:
+        for body in (json.dumps({"error": {"message": f"bad {echo}"}}), f"<html><title>no {echo}</title>"):
+            endpoint.replies = {(method, "*"): (403, body, {"content-type": "text/html"}) for method in ("GET", "POST")}
+            said = str(probe(gemini(endpoint.url, key)).error)
+            bare = re.sub(r"\W", "", said).lower()
+            secret = re.sub(r"\W", "", echo).lower()
+            assert not [at for at in range(len(secret) - 7) if secret[at : at + 8] in bare], said
 
 
 @pytest.fixture
