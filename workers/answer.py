@@ -118,7 +118,8 @@ class Collector:
 
     def _seldom(self, said: dict[str, Any]) -> None:
         """What only an error, or the end of an answer, has."""
-        if not (said.keys() <= _ENVELOPE and said.get("object") in _GOOD):
+        kind = said.get("object")
+        if not (said.keys() <= _ENVELOPE and (kind is None or isinstance(kind, str)) and kind in _GOOD):
             self._error(said)
         # Counts are cumulative: the last ones hold.
         self._usage = usage_in(said) or self._usage
