@@ -238,18 +238,7 @@ class Scratch:
         self.tree.mkdir()
         for name in COPIED:
             _copy(ROOT / name, self.tree / name)
-        self._make_environment()
-
-    def _make_environment(self) -> None:
-        home = self.base / "venv"
-        subprocess.run([sys.executable, "-m", "venv", "--without-pip", home], check=True)
-        self.python = home / "bin" / "python"
-        (packages,) = home.glob("lib/python*/site-packages")
-        # Paths added by a .pth run no .pth of theirs: an editable install's finder stays behind.
-        (packages / "scratch.pth").write_text("\n".join([str(self.tree), *site.getsitepackages()]) + "\n")
-        command = home / "bin" / "aitask"
-        command.write_text(f"#!{self.python}\nimport sys\nfrom aitask_cli.main import main\nsys.exit(main())\n")
-        command.chmod(0o755)
+        self.python = environment(self.base / "venv", self.tree)
 
     def run(self, tests: Iterable[str]) -> tuple[int, str]:
         """Run tests, up to the first that fails. Returns pytest's exit code and what it said."""
@@ -264,6 +253,22 @@ class Scratch:
 
     def remove(self) -> None:
         shutil.rmtree(self.base, ignore_errors=True)
+
+
+def environment(home: Path, tree: Path) -> Path:
+    """Make a virtual environment in which `aitask` and tests run this tree, with what is installed here beside it.
+
+    Returns its Python.
+    """
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", home], check=True)
+    python = home / "bin" / "python"
+    (packages,) = home.glob("lib/python*/site-packages")
+    # Paths added by a .pth run no .pth of theirs: an editable install's finder stays behind.
+    (packages / "tree.pth").write_text("\n".join([str(tree), *site.getsitepackages()]) + "\n")
+    command = home / "bin" / "aitask"
+    command.write_text(f"#!{python}\nimport sys\nfrom aitask_cli.main import main\nsys.exit(main())\n")
+    command.chmod(0o755)
+    return python
 
 
 def _copy(source: Path, target: Path) -> None:

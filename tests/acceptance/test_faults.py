@@ -4,16 +4,22 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
+import alembic.command
 import pytest
 
 from shared.domain import TaskStatus
-from shared.store import fleet
+from shared.store import fleet, schema
 from tests.acceptance.accounting import Chaos, account, violations, witness
+from tests.inside import command
+from tests.mutants import environment
 from tests.stand import RunningSimulator, Servers, Stand, altered, new_stand, wait_for
+from tests.wire import Wire
 
 SEED = int(os.environ.get("AITASK_TEST_SEED", "20261123"))
 SHORT = {"AITASK_LEASE_S": "2"}
@@ -26,28 +32,63 @@ def own_stand(own_servers: Callable[[], Servers], upstream: RunningSimulator, tm
     return stand
 
 
-def chaos(stand: Stand, seed: int, *, tasks: int, seconds: float) -> None:
-    happening = Chaos(stand, seed, tasks=tasks, seconds=seconds)
+def chaos(stand: Stand, seed: int, *, tasks: int, seconds: float, **more: Any) -> None:
+    happening = Chaos(stand, seed, tasks=tasks, seconds=seconds, **more)
     try:
         happening.run()
-        happening.workers = [w if w.poll() is None else stand.start_worker(ready=False) for w in happening.workers]
-        account(stand, happening.submitted, operations=happening.operations)
+        happening.restart()
+        account(stand, happening.submitted, operations=happening.operations, seen=happening.seen, timeout_s=300)
         distinct = len(stand.upstream.simulator.calls)
         repeats = stand.upstream.calls - stand.query("SELECT count(*) FROM task")[0][0]
         print(f"tasks {len(happening.submitted)}, calls {stand.upstream.calls} of {distinct}, repeats {repeats}")
         assert repeats <= happening.allowed_repeats
     finally:
-        stand.close()
+        happening.close()
 
 
 def test_mixed_chaos_loses_nothing_and_doubles_only_what_was_in_flight(own_stand: Stand) -> None:
-    chaos(own_stand, SEED, tasks=300, seconds=20)
+    chaos(own_stand, SEED, tasks=300, seconds=20, wired=True)
+
+
+RELEASE_BEFORE, ITS_REVISION = "f2caa1f", "0002"
+
+
+def release_before(directory: Path) -> tuple[str, ...]:
+    """The command of the release before, from the history."""
+    tree = directory / "before"
+    tree.mkdir()
+    archive = subprocess.run(
+        ["git", "-C", str(Path(__file__).parents[2]), "archive", RELEASE_BEFORE], capture_output=True, check=False
+    )
+    if archive.returncode:
+        pytest.fail(f"the release before is taken from git's history, and {RELEASE_BEFORE} is not in it here")
+    subprocess.run(["tar", "-x", "-C", str(tree)], input=archive.stdout, check=True)
+    return (str(environment(directory / "before-venv", tree).with_name("aitask")),)
+
+
+def before_the_migrations(stand: Stand) -> None:
+    """Make the stand's database anew as the release before knows it: it takes no other revision when it starts."""
+    stand.servers.admin(f"DROP DATABASE {stand.database} WITH (FORCE)")
+    stand.servers.admin(f"CREATE DATABASE {stand.database} TEMPLATE template0 ENCODING 'UTF8'")
+    with stand.db() as db, schema.alembic_connection(db) as connection:
+        alembic.command.upgrade(schema._alembic(connection), ITS_REVISION)
 
 
 @pytest.mark.soak
-@pytest.mark.parametrize("seed", [1, 2, 3])
-def test_mixed_chaos_at_length(own_stand: Stand, seed: int) -> None:
-    chaos(own_stand, seed, tasks=4000, seconds=90)
+@pytest.mark.parametrize("seed", [1, 2, 3, 4, 5])
+def test_mixed_chaos_of_both_releases_at_length(own_stand: Stand, tmp_path: Path, seed: int) -> None:
+    """A worker of the release before is there when the migrations come, and works on beside ours."""
+    command_before = release_before(tmp_path)
+    before_the_migrations(own_stand)
+    with Wire(own_stand) as wire:
+        old = own_stand.start_worker("-c", "16", command=command_before, **wire.variables)
+        with own_stand.db() as db:
+            schema.upgrade(db)
+        witness(own_stand)
+        made = own_stand.submit("through the migrations", "qwen")
+        own_stand.finished(made.batch_id)
+        inside = command(tmp_path, seed=seed, probability=0.02)
+        chaos(own_stand, seed, tasks=4000, seconds=90, wired=True, inside=inside, old=old)
 
 
 UNFENCED = """

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -22,6 +23,8 @@ from shared.store import claims, operate, read, recovery, work
 from shared.store.claims import Terms
 from shared.store.engine import Database
 from shared.streams import Streams
+from tests import history
+from tests.history import Operation
 from tests.stand import Stand
 
 MAX_RESCUES = 3
@@ -39,16 +42,19 @@ def machine(stand: Stand, db: Database, streams: Streams) -> type[RuleBasedState
 
         def __init__(self) -> None:
             super().__init__()
-            stand.query("TRUNCATE batch, conversation CASCADE")
+            stand.query("TRUNCATE batch, conversation, history CASCADE")
             streams.client.flushall()
             # The model: of each task its status, its fence, and the text it was answered with.
             self.status: dict[str, TaskStatus] = {}
             self.attempt: dict[str, int] = {}
             self.text: dict[str, str | None] = {}
+            self.operations: list[Operation] = []
 
         @rule(number=st.integers(1, 3))
         def submit(self, number: int) -> None:
-            for task_id in stand.submit("hello", *[f"qwen{n}" for n in range(number)]).task_ids:
+            made = stand.submit("hello", *[f"qwen{n}" for n in range(number)])
+            self.operations.append(Operation("submit", "ok", made.task_ids, batch_id=made.batch_id))
+            for task_id in made.task_ids:
                 self.status[task_id], self.attempt[task_id], self.text[task_id] = TaskStatus.PENDING, 0, None
 
         @rule(target=held, worker=st.sampled_from("ab"), most=st.integers(1, 3))
@@ -132,6 +138,7 @@ def machine(stand: Stand, db: Database, streams: Streams) -> type[RuleBasedState
             if failed:
                 task_id = data.draw(st.sampled_from(failed))
                 assert operate.retry(db, [task_id]) == [("qwen", task_id)]
+                self.operations.append(Operation("retry", "ok", (task_id,)))
                 self.status[task_id] = TaskStatus.PENDING
 
         @rule()
@@ -150,10 +157,20 @@ def machine(stand: Stand, db: Database, streams: Streams) -> type[RuleBasedState
                 if status is TaskStatus.SUCCESS:
                     assert view.response_text == self.text[task_id]
 
+        def teardown(self) -> None:
+            """What the database wrote down is replayed too. All workers are this process: who wrote it says nothing."""
+            final = {i: (status, attempt, text) for i, status, attempt, text in stand.query(_FINAL)}
+            changes = [replace(change, writer=change.holder or "") for change in history.read(stand.query)]
+            assert history.check(history.History(changes, self.operations, final=final)) == []
+
     return Tasks
 
 
+_FINAL = "SELECT id::text, status, attempt, response_text FROM task"
+
+
 def test_in_whatever_order_things_happen_the_fence_and_the_states_hold(stand: Stand) -> None:
+    stand.query(history.WITNESS)
     with stand.db() as db, stand.streams() as streams:
         run_state_machine_as_test(
             machine(stand, db, streams),
@@ -166,6 +183,7 @@ def test_in_whatever_order_things_happen_the_fence_and_the_states_hold(stand: St
 
 @pytest.mark.soak
 def test_the_same_at_length(stand: Stand) -> None:
+    stand.query(history.WITNESS)
     with stand.db() as db, stand.streams() as streams:
         run_state_machine_as_test(
             machine(stand, db, streams),
