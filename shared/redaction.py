@@ -54,9 +54,13 @@ class Redactor:
         # Once more by letters and digits alone, for whatever else was put in between.
         bare = (_PUNCTUATION.sub("", spelt) for secret in pieced for spelt in (secret, *_in_base64(secret)))
         self._bare = _Needles(bare)
-        own = (_PUBLIC.sub("", secret) for secret in pieced)
-        self._own = _Needles(spelt for s in own if len(s) >= _LONG for spelt in (s, *_in_base64(s)))
+        own = [_PUBLIC.sub("", secret) for secret in pieced]
+        own_long = [secret for secret in own if len(secret) >= _LONG]
+        self._own = _Needles(spelt for s in own_long for spelt in (s, *_in_base64(s)))
         self._words: dict[str, str] = {}
+
+        self._bare_own = _Needles(_PUNCTUATION.sub("", p) for s in own_long for p in (s, *_in_base64(s)))
+        self._grams = frozenset(piece[at : at + 4] for piece in self._bare_own.pieces for at in range(PIECE - 3))
 
     def __call__(self, text: str) -> str:
         """Return the text with every piece of a secret replaced."""
@@ -78,6 +82,33 @@ class Redactor:
     def answer(self, text: str) -> str:
         """The same for a model's own words, of which none may be lost: only what a long key alone can be."""
         return self(text) if self._own.hinted("".join(text.split()).lower()) else text
+
+    @property
+    def guards(self) -> bool:
+        """Whether there is a key that is looked for in a model's own words."""
+        return bool(self._grams)
+
+    def may_begin(self, before: str, text: str) -> tuple[bool, str]:
+        """Whether some four characters in a row of a long key stand in a text; and its last three, for the next one.
+
+        Every live piece is asked this: nothing is looked at that was before.
+        """
+        kept = before + (text if text.isalnum() else _PUNCTUATION.sub("", text)).lower()
+        grams = self._grams
+        for at in range(len(kept) - 3):
+            if kept[at : at + 4] in grams:
+                return True, kept[-3:]
+        return False, kept[-3:]
+
+    def may_end(self, text: str) -> bool:
+        """Whether a text ends in four characters that stand in a long key."""
+        return _PUNCTUATION.sub("", text[-64:]).lower()[-4:] in self._grams
+
+    def answer_behind(self, shown: str, text: str) -> str:
+        """A model's words without a key, also one whose beginning has been shown already."""
+        whole = _without(shown + text, self._bare_own, _PUNCTUATION)
+        same = (at for at, (one, other) in enumerate(zip(whole, shown, strict=False)) if one != other)
+        return whole[next(same, len(shown)) :]
 
     def clean(self, error: BaseException) -> None:
         """Take the secrets out of an error, and of those that it came from: their traces are logged."""

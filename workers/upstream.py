@@ -20,6 +20,7 @@ from shared.text import one_line
 from workers.answer import Answer, Piece, dumped
 from workers.families.generic import Behaviour
 from workers.faults import NETWORK, bad_url, redirected, translated
+from workers.live import LiveGuard
 from workers.packing import unpacked
 from workers.reading import Reader, off_loop
 from workers.status import error_message, from_body
@@ -162,13 +163,16 @@ class UpstreamClient:
             def show(pieces: Sequence[Piece]) -> None:
                 if pieces and not first:
                     first.append(time.monotonic() - began)
-                for piece in pieces:
+                for piece in guard.feed(pieces):
                     on_piece(piece)
 
             redact = self._redactor(behaviour.family)
+            guard = LiveGuard(redact)
             reader = Reader(response, collector, timer, show, max_bytes=self._max_bytes, redact=redact)
             self._ways.answered(behaviour.family.endpoint, streamed=await reader.read(), way=way)
             show(collector.finish())
+            for piece in guard.finish():
+                on_piece(piece)
             answer = await off_loop(reader.size, collector.answer)
             behaviour.check(answer)
         return replace(answer, first_token_s=first[0] if first else None, cost_time_s=time.monotonic() - began)
