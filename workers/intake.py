@@ -12,7 +12,7 @@ from functools import partial
 from typing import TypeVar
 
 from shared.domain import Claimed, HintFate
-from shared.errors import AitaskError, HintsUnavailable
+from shared.errors import AitaskError, DatabaseUnavailable, HintsUnavailable
 from shared.outage import Outage
 from shared.store import claims
 from shared.store.claims import Paced, Terms
@@ -99,6 +99,7 @@ class Intake:
         self._claim_lock = asyncio.Lock()
         self._aside: dict[str, _Aside] = {}
         self._behind: set[str] = set()
+        self._unsure = False
         self._looked_behind_at = 0.0
 
     def stop(self) -> None:
@@ -279,12 +280,24 @@ class Intake:
             if self._stopping:
                 return None
             try:
+                if self._unsure:
+                    await self._give_back_what_nobody_knows_of()
                 claimed = await self._thread.call(function)
             except AitaskError as error:
+                # It may have been committed all the same, and the reply lost.
+                self._unsure = self._unsure or (isinstance(error, DatabaseUnavailable) and error.unknown)
                 self._outage.met(error)
                 return None
             self._outage.over()
             return claimed
+
+    async def _give_back_what_nobody_knows_of(self) -> None:
+        """Give back tasks that are this worker's by a claim whose reply was lost: nobody beats for them."""
+        held = [holding.task.id for holding in self._holdings.snapshot()]
+        given = await self._thread.call(partial(claims.give_back, self._db, worker=self._worker, held=held))
+        self._unsure = False
+        if given:
+            log.warning("a claim's reply was lost; its tasks are given back", extra={"tasks": len(given)})
 
     def _begin(self, claimed: Iterable[tuple[Claimed, Hint | None]]) -> int:
         number = 0

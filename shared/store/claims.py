@@ -207,6 +207,17 @@ WHERE t.status = 0 AND t.family = :family AND t.run_at <= now() AND t.rescues < 
 ORDER BY t.enqueued_at LIMIT :most
 """)
 
+# No call was made, so there is no attempt to note; the fence has moved, and stays.
+_GIVE_BACK = Sql("""
+WITH mine AS MATERIALIZED (
+    SELECT id FROM task WHERE status = 3 AND worker = :worker AND id <> ALL (CAST(:held AS uuid[]))
+    ORDER BY id FOR UPDATE SKIP LOCKED
+)
+UPDATE task t SET status = 0, run_at = now(), enqueued_at = NULL, lease_until = NULL
+FROM mine WHERE t.id = mine.id AND t.status = 3
+RETURNING t.id::text
+""")
+
 _FATES = Sql(f"""
 SELECT id::text, status, t.run_at <= now() AND t.rescues < :suspect AND {_OURS} AS claimable
 FROM task t WHERE id = ANY (CAST(:ids AS uuid[]))
@@ -235,6 +246,11 @@ def fates(db: Database, ids: Collection[str], *, suspect: int, origin: str | Non
     for row in db.rows(_FATES, ids=list(ids), suspect=suspect, origin=origin):
         found[row["id"]] = _fate(row["status"], claimable=row["claimable"])
     return found
+
+
+def give_back(db: Database, *, worker: str, held: Sequence[str]) -> list[str]:
+    """Make PENDING again what a worker has claimed and does not hold, at no cost. Returns their ids."""
+    return [row["id"] for row in db.rows(_GIVE_BACK, worker=worker, held=list(held))]
 
 
 def _fate(status: int, *, claimable: bool) -> HintFate:

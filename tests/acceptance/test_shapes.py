@@ -63,7 +63,7 @@ ENDS: dict[str, End] = {
     "toolarge": once("too_large"),
     "upstreamword": once("http_400"),
     "gone": once("unknown_model"),
-    "retired": once("unknown_model"),
+    "retired": once("model_retired"),
     "signin": once("redirect"),
     "streamparam": End(None, WHOLE, calls=3),
 }

@@ -108,6 +108,7 @@ def everything(db: Database, stand: Stand) -> None:
         made = [stand.submit(f"p{number}.{n}", "qwen", "qwen2") for n in range(2)]
         ids = [task_id for one in made for task_id in one.task_ids]
         held = claims.claim(db, ids, HEARD["ours"], PACED)[0]
+        assert claims.give_back(db, worker="nobody", held=ids) == []
         claims.fates(db, ids, suspect=2)
         fences = [(task.id, task.attempt) for task in held]
         work.heartbeat(db, fences, lease_s=3.0)
