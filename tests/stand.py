@@ -136,7 +136,17 @@ def forget(data_dir: Path) -> None:
             shutil.rmtree(paths.sockets, ignore_errors=True)
         shutil.rmtree(home, ignore_errors=True)
         home.with_name(f"{home.name}.owner").unlink(missing_ok=True)
+        _forget_clusters_of(data_dir, home.parent)
     shutil.rmtree(data_dir, ignore_errors=True)
+
+
+def _forget_clusters_of(directory: Path, clusters: Path) -> None:
+    """Remove root's clusters of whatever data directories lie in a directory."""
+    for owner in clusters.glob("*.owner"):
+        with contextlib.suppress(OSError):
+            if Path(owner.read_text().strip()).is_relative_to(directory):
+                shutil.rmtree(owner.with_suffix(""), ignore_errors=True)
+                owner.unlink(missing_ok=True)
 
 
 @dataclass

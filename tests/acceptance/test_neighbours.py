@@ -17,7 +17,7 @@ from aitask_cli.local.identity import identify
 from aitask_cli.local.paths import LocalPaths, socket_directory
 from tests.acceptance.over_http import Gateway, free_port
 from tests.acceptance.test_local import ASK, Local
-from tests.stand import COMMAND, Stand, aitask, altered, wait_for
+from tests.stand import COMMAND, Stand, aitask, altered, forget, wait_for
 
 NOBODY = 65534
 
@@ -120,6 +120,7 @@ def test_a_first_demo_without_a_umask_leaves_nothing_open(tmp_path: Path) -> Non
         assert directories == []
     finally:
         aitask("down", "--demo", env=env, cwd=home)
+        forget(home)
 
 
 def test_readiness_on_the_local_default_needs_no_worker_for_a_submission_starts_one(local: Local) -> None:
