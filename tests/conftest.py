@@ -12,6 +12,9 @@ import pytest
 from aitask_cli.local import postgres
 from tests.stand import RunningSimulator, Servers, Stand, forget, make_template, new_stand
 
+# What root's clusters let in outside of tests.
+USERS_RULES = postgres.rules
+
 
 @pytest.fixture(scope="session")
 def own_rules() -> Iterator[None]:
