@@ -37,6 +37,10 @@ def _whole(low: int, high: int) -> Callable[[str], int]:
     return parse
 
 
+# A text that ends an answer is a word or a line; whatever is longer is a mistake.
+_STOP_CHARS = 1000
+
+
 def _stops(value: str) -> list[str]:
     """Up to four texts. Only a JSON list is a list: `[END]` and `[/INST]` are texts."""
     stops = [value]
@@ -44,6 +48,8 @@ def _stops(value: str) -> list[str]:
         with contextlib.suppress(ValueError, RecursionError):
             stops = json.loads(value)
     if not 1 <= len(stops) <= 4 or not all(isinstance(s, str) and s and is_storable(s) for s in stops):
+        raise ValueError
+    if any(len(stop) > _STOP_CHARS for stop in stops):
         raise ValueError
     return stops
 
@@ -108,7 +114,7 @@ OPTIONS: dict[str, tuple[Callable[[str], Any], str]] = {
     "seed": (_whole(-(2**63), 2**63 - 1), "a whole number"),
     "presence_penalty": (_number(-2, 2), "a number from -2 to 2"),
     "frequency_penalty": (_number(-2, 2), "a number from -2 to 2"),
-    "stop": (_stops, 'text, or a JSON list of up to 4, such as ["END"]'),
+    "stop": (_stops, 'text of up to 1,000 characters, or a JSON list of up to 4, such as ["END"]'),
     "reasoning_effort": (_effort, f"one of {', '.join(EFFORTS)}, or another as JSON"),
 }
 # What makes the request itself, or an answer that could not be kept or shown.

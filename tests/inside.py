@@ -49,6 +49,14 @@ class Chance:
         return ("stall", "before", "after")[int(which * 3)], length * STALL_S
 
 
+def lost_reply(error: type[Exception]) -> Exception:
+    """What the database's door raises when the reply to a commit is lost."""
+    lost = error("a fault inside, by seed: the reply is lost")
+    if isinstance(lost, DatabaseUnavailable):
+        lost.unknown = True
+    return lost
+
+
 def wrapped(function: Callable[..., Any], chance: Chance, error: type[Exception]) -> Callable[..., Any]:
     """The function with faults before and after it."""
 
@@ -60,7 +68,7 @@ def wrapped(function: Callable[..., Any], chance: Chance, error: type[Exception]
         time.sleep(stall_s if fault == "stall" else 0)
         done = function(*args, **more)
         if fault == "after":
-            raise error("a fault inside, by seed: the reply is lost")
+            raise lost_reply(error)
         return done
 
     @functools.wraps(function)
@@ -72,7 +80,7 @@ def wrapped(function: Callable[..., Any], chance: Chance, error: type[Exception]
         done = await function(*args, **more)
         # What was read and not taken is pending until a lease has passed.
         if fault == "after":
-            raise error("a fault inside, by seed: the reply is lost")
+            raise lost_reply(error)
         return done
 
     return waited if inspect.iscoroutinefunction(function) else plain
