@@ -119,14 +119,20 @@ class Reader:
     async def _take_events(self, events: list[str], decoder: EventDecoder) -> None:
         collector = self._collector
         pieces: list[Piece] = []
-        payload = False
-        for event in events:
-            if event[0] != "{" and not self._is_payload(event):
-                continue
-            if collector.done:
-                break
-            payload = True
-            pieces += self._piece(event) if len(event) < LARGE else await off_loop(len(event), self._piece, event)
+        payload, event = False, ""
+        try:
+            for event in events:
+                if event[0] != "{" and not self._is_payload(event):
+                    continue
+                if collector.done:
+                    break
+                payload = True
+                if len(event) < LARGE:
+                    pieces += collector.event(event)
+                else:
+                    pieces += await off_loop(len(event), collector.event, event)
+        except UpstreamError as error:
+            raise self._without_key(event, error) from None
         if payload:
             # Only payload shows that the model is at work; keep-alive comments come from in between.
             self._timer.rearm(TRAILER_S if collector.complete else None)
@@ -149,13 +155,11 @@ class Reader:
         self._skipped = self._skipped or start[:_HEAD]
         return False
 
-    def _piece(self, event: str) -> Sequence[Piece]:
-        try:
-            return self._collector.event(event)
-        except UpstreamError as error:
-            clean = self._redact(event)
-            said = NamedEvent(clean, event.name) if isinstance(event, NamedEvent) else clean
-            raise _again(lambda: Collector().event(said), error) from None
+    def _without_key(self, event: str, error: UpstreamError) -> UpstreamError:
+        """The error that an event is, of its text without the key."""
+        clean = self._redact(event)
+        said = NamedEvent(clean, event.name) if isinstance(event, NamedEvent) else clean
+        return _again(lambda: Collector().event(said), error)
 
     async def _read_whole(self, head: bytes) -> None:
         body = bytearray(head)
