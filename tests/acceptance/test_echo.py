@@ -80,7 +80,7 @@ PLACES: dict[str, Callable[[str], Reply]] = {
     "finish": lambda said: (200, JSON, answered(finish=said), {}),
     "model": lambda said: (200, JSON, answered(model=said), {}),
     "after": lambda said: (400, JSON, told("no"), {"Retry-After": said, "X-Request-Id": said}),
-    "location": lambda said: (302, HTML, "", {"Location": f"https://elsewhere.example/{said}?key={said}"}),
+    "location": lambda said: (302, HTML, "", {"Location": f"/elsewhere/{said}?key={said}"}),
     "answer": lambda said: (200, JSON, answered(f"It is {said}, as you know."), {}),
     "stream": lambda said: (200, EVENTS, streamed(f"It is {said}, as you know."), {}),
 }
@@ -97,18 +97,21 @@ class Echo:
 
     def __init__(self) -> None:
         self.asked: list[str] = []
+        self.looked: list[str] = []
         echo = self
 
         class Handler(BaseHTTPRequestHandler):
             protocol_version = "HTTP/1.1"
 
             def do_POST(self) -> None:
+                echo.looked.append(self.path)
                 body = json.loads(self.rfile.read(int(self.headers["content-length"])))
                 _, place, form = str(body["model"]).split("-")
                 echo.asked.append(place)
                 self._say(*{**PLACES, **HOLDS}[place](spelt(self._key(), form)))
 
             def do_GET(self) -> None:
+                echo.looked.append(self.path)
                 self._say(400, JSON, told(f"Bad key {self._key()}"), {})
 
             def _key(self) -> str:
@@ -218,5 +221,6 @@ def test_nothing_of_a_key_that_an_upstream_repeats_is_kept_or_shown(stand: Stand
     assert "as you know" in looked["table task"]
     assert looked["table system_log"] != "[]"
     looked |= {"the worker's log": stand.logs(), **shown(stand, list(batches.values()))}
+    assert {*echo.looked} == {"/v1/chat/completions", "/v1/models"}, "a redirect was followed"
     found = {name: pieces for name, text in looked.items() if (pieces := pieces_of(key, text))}
     assert not found, f"{sum(map(len, found.values()))} pieces of the key: {found}"
