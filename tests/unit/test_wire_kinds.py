@@ -20,15 +20,18 @@ from shared.families import Family
 from shared.kinds import ErrorKind
 from shared.proxies import proxy_for
 from shared.settings import settings_from
+from workers.answer import Answer
 from workers.attempt import endpoint_down
 from workers.content import charset_of, decoded
 from workers.faults import redirected, translated
 from workers.packing import unpacked
 from workers.timer import CallTimer
+from workers.transport import Transport
+from workers.upstream import UpstreamClient, _Refusal
 from workers.ways import BELIEVED_S, STREAMED, WHOLE, WITH_USAGE, Ways, plainer_way
 
 FAMILY: Family = settings_from({"GEMINI_SERVICE_URL": "https://models.example/v1"}).families[0]
-LONG_S = 60.0
+LONG_S = 5.0
 
 
 def ended(use: Callable[[CallTimer], Any], **limits: float) -> UpstreamError:
@@ -158,6 +161,7 @@ def test_a_packing_that_cant_be_read_is_refused_by_name_and_feeds_no_breaker(
         steps_of(b"\x8b\x02\x80", encoding)
     assert raised.value.kind == ErrorKind.BAD_ENCODING
     assert said in raised.value.message
+    assert not raised.value.retryable
     assert not endpoint_down(raised.value)
 
 
@@ -178,6 +182,36 @@ def test_a_plainer_way_is_believed_for_ten_minutes_and_then_the_best_is_tried_ag
     now[0] += 2
     assert (ways.best("e"), ways.dropped("e", "m")) == (WITH_USAGE, frozenset())
     assert BELIEVED_S == 600
+
+
+class Choosy(UpstreamClient):
+    """Its endpoint refuses token counts; what the plainer way comes to is in `then`."""
+
+    then: list[Answer | UpstreamError]
+
+    async def _call(self, task: Any, behaviour: Any, way: int, dropped: frozenset[str], *more: Any) -> Answer:
+        if way == WITH_USAGE:
+            raise _Refusal(UpstreamError("no", kind="http_400", retryable=False), way=STREAMED, dropped=dropped)
+        found = self.then.pop(0)
+        if isinstance(found, UpstreamError):
+            raise found
+        return found
+
+
+def test_a_refusal_is_believed_only_once_the_plainer_way_has_worked() -> None:
+    client = Choosy(Transport(1, {}), max_answer_bytes=1)
+    behaviour: Any = SimpleNamespace(family=FAMILY, classify=lambda error: error)
+    task: Any = SimpleNamespace(model="m")
+
+    def asked() -> int:
+        asyncio.run(client.complete(task, behaviour, lambda piece: None))
+        return client._ways.best(FAMILY.endpoint)
+
+    client.then = [UpstreamError("overloaded", kind="http_503", retryable=True), Answer("fine")]
+    with pytest.raises(UpstreamError, match="overloaded"):
+        asked()
+    assert client._ways.best(FAMILY.endpoint) == WITH_USAGE
+    assert asked() == STREAMED
 
 
 def refusal(message: str, param: str | None = None) -> str:
