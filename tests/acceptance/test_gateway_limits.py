@@ -153,13 +153,20 @@ def test_half_a_head_and_half_a_body_are_not_waited_for(stand: Stand) -> None:
         assert " 405 " in answer(raw(gateway, unread))
 
 
+def _refuses(gateway: Gateway, request: bytes) -> bool:
+    with raw(gateway, request) as asked:
+        return b" 503 " in asked.recv(1000)
+
+
 def test_connections_and_watchers_have_a_cap_and_beyond_it_nothing_is_stored(stand: Stand) -> None:
     with running(stand, AITASK_GATEWAY_CONNECTIONS="20", AITASK_GATEWAY_WATCHERS="1") as gateway:
         made = gateway.ask("POST", ASK, {"prompt": "x", "model": "qwen"})[1]
         path = f"GET /v1/batches/{made['batch_id']}/events HTTP/1.1\r\nHost: localhost\r\n\r\n".encode()
         with raw(gateway, path) as watcher:
             assert b" 200 " in watcher.recv(1000)
-            wait_for(lambda: gateway.ask("POST", ASK, chat("qwen"))[0] == 503, what="the cap")
+            # A question that is still let in would wait for its answer: the cap is awaited with another watcher.
+            wait_for(lambda: _refuses(gateway, path), what="the cap")
+            assert gateway.ask("POST", ASK, chat("qwen"))[0] == 503
         before = stand.query("SELECT count(*) FROM batch")
         held = [raw(gateway, b"GET / HTTP/1.1\r\n") for _ in range(25)]
         assert " 503 " in answer(held[-1])
