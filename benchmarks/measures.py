@@ -14,6 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from benchmarks.gateway import gateway
+from benchmarks.neighbours import neighbours
 from benchmarks.stage import Upstream, all_done, cpu_s, held_back, mock, now_mb, peak_mb, server_pids, stage, upstream
 from benchmarks.strangers import strangers
 from shared import servers
@@ -308,6 +309,7 @@ MEASURES = {
     "outage": outage,
     "gateway": gateway,
     "strangers": strangers,
+    "neighbours": neighbours,
     "bulk": bulk,
     "growth": growth,
     "memory": memory,

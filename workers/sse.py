@@ -6,6 +6,9 @@ Every byte is looked at a bounded number of times, however the stream is cut and
 from __future__ import annotations
 
 import codecs
+import re
+
+_BLANK_LINES = re.compile("\n{3,}")
 
 
 class NamedEvent(str):
@@ -46,6 +49,10 @@ class EventDecoder:
         text = self._decoded(chunk)
         if self._after_cr or "\r" in text:
             text = self._plain_ends(text)
+        if "\n\n\n" in text:
+            # A blank line behind a blank line says nothing; there may be 64,000 of them in a chunk.
+            self.waits += 1
+            text = _BLANK_LINES.sub("\n\n", text)
         if "\n" not in text:
             self._line.append(text)
             return []
