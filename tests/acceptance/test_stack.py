@@ -269,7 +269,15 @@ def test_results_that_wait_are_recorded_before_a_broken_worker_ends(stand: Stand
     assert stand.query("SELECT status, attempt, rescues FROM task") == [(1, 1, 0)]
 
 
-def test_sighup_drains_as_sigterm_does(stand: Stand) -> None:
+@pytest.fixture
+def heard_sighup() -> Iterator[None]:
+    """A suite that runs under nohup hands an ignored SIGHUP on to all it starts."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    yield
+    signal.signal(signal.SIGHUP, before)
+
+
+def test_sighup_drains_as_sigterm_does(stand: Stand, heard_sighup: None) -> None:
     worker = stand.start_worker("qwen")
     stand.submit("hello", "qwen+latency=60")
     wait_for(lambda: stand.upstream.calls == 1, what="the call")
